@@ -1,0 +1,22 @@
+//! Links the task supervisor statically, so that it starts with few page faults and needs nothing of the host.
+//!
+//! `-C target-feature=+crt-static` would do it for the whole build only, and a whole static build cannot hold
+//! procedural macros. So this one program gets `-static` and a folder in which every system library that std
+//! asks for is an archive: rustc says `-Wl,-Bdynamic` before them, and the linker takes what it finds first.
+use std::{env, fs, path::PathBuf, process::Command};
+
+fn main() {
+    println!("cargo:rerun-if-changed=bins/build.rs");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let archive = |name: &str| -> String {
+        let found = Command::new("cc").arg(format!("-print-file-name={name}")).output().expect("a C compiler drives the linker, as for every Rust program");
+        String::from_utf8_lossy(&found.stdout).trim().to_owned()
+    };
+    for lib in ["c", "m", "rt", "pthread", "util", "dl"] {
+        fs::write(out.join(format!("lib{lib}.a")), format!("INPUT({})\n", archive(&format!("lib{lib}.a")))).expect("OUT_DIR is writable");
+    }
+    fs::write(out.join("libgcc_s.a"), format!("INPUT({})\n", archive("libgcc_eh.a"))).expect("OUT_DIR is writable");
+    for arg in [format!("-L{}", out.display()), "-static".into(), "-no-pie".into()] {
+        println!("cargo:rustc-link-arg-bin=meso-supervisor={arg}");
+    }
+}

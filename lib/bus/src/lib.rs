@@ -1,0 +1,1 @@
+//! The bus: subjects, connection, lease, streams, the driver loop over NATS

@@ -1,0 +1,1 @@
+//! Containers: cgroups, the task supervisor's mechanics, process facts

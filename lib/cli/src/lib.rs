@@ -1,0 +1,1 @@
+//! What the tools share: flags, lines, tables, errors, exit codes, man pages

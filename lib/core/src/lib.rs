@@ -1,0 +1,1 @@
+//! The pure heart of meso: resources, wire types, state machines, the allocator
