@@ -1,1 +1,18 @@
 //! The bus: subjects, connection, lease, streams, the driver loop over NATS
+//!
+//! This is the only crate that knows how the bus is made. Everything here waits with a limit of its
+//! own, and every failure is one of [`BusError`]'s few kinds, so that a tool can tell its user what
+//! to do next.
+
+mod bus;
+mod error;
+mod event;
+mod options;
+mod pending;
+pub mod subjects;
+
+pub use bus::{Bus, Message, Subscription};
+pub use error::BusError;
+pub use event::{BusEvent, Denial, Events};
+pub use options::BusOptions;
+pub use subjects::{Address, Subjects, inbox_of, own_inbox};

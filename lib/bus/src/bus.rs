@@ -1,0 +1,734 @@
+//! The connection: requests, publishing, subscriptions, and a close that really delivers
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::{HeaderMap, ReconnectToServer, Server, ServerAddr, StatusCode};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::task::AtomicWaker;
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::event::{Denial, EVENTS_MAX, is_about_login, parse_denial};
+use crate::options::plain_io;
+use crate::pending::{Pending, Place};
+use crate::subjects::{Caller, any_inbox, is_publishable, is_subscribable, own_inbox};
+use crate::{BusError, BusEvent, BusOptions, Events, Subjects};
+
+/// Bytes of one message at most; half of what a server takes by default, so that headers and a
+/// stricter server still have room
+pub const PAYLOAD_BYTES_MAX: usize = 512 * 1024;
+/// Handing a message to a connected client's queue takes no longer than this, or it is stuck
+pub const SEND_MS: u64 = 5_000;
+/// How long closing waits for the server to have everything
+pub const CLOSE_MS: u64 = 2_000;
+/// First and longest pause between two attempts to reconnect
+const RECONNECT_MS: u64 = 50;
+const RECONNECT_MS_MAX: u64 = 1_000;
+/// How often a waiting sender looks at the connection itself: events about it can get lost
+const LINK_LOOK_MS: u64 = 50;
+
+/// A connection to the bus; clones share it
+#[derive(Clone)]
+pub struct Bus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: async_nats::Client,
+    shared: Arc<Shared>,
+    options: BusOptions,
+    subjects: Subjects,
+    /// `<inbox>.<nonce>.`; answers to our requests come in below it
+    answers: String,
+    answering: JoinHandle<()>,
+    /// Subscriptions are made one at a time, to know the number the client gives each.
+    subscribing: tokio::sync::Mutex<u64>,
+    inboxes: AtomicU64,
+}
+
+/// What the client's event callback needs; it must not hold the client itself
+struct Shared {
+    pending: Pending,
+    events: broadcast::Sender<BusEvent>,
+    link: watch::Sender<Link>,
+    subscriptions: Mutex<HashMap<u64, Arc<Watched>>>,
+    answers_denied: OnceLock<BusError>,
+    answers: String,
+    reconnect: bool,
+    /// Never connect again, whatever happens.
+    retired: AtomicBool,
+    closed: AtomicBool,
+    /// Something was published that no answer has yet proven to have arrived.
+    unproven: AtomicBool,
+}
+
+/// State of the connection, as far as events told
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Link {
+    /// How often the connection was lost.
+    pub drops: u64,
+    pub closed: bool,
+    changes: u64,
+}
+
+struct Watched {
+    subject: String,
+    lost: AtomicU64,
+    /// Messages were dropped since the reader last caught up.
+    gap: AtomicBool,
+    denied: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// A message that came in
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub subject: String,
+    pub payload: Bytes,
+    pub reply: Option<String>,
+}
+
+/// The messages of one subject or pattern; dropping it ends the subscription
+pub struct Subscription {
+    /// The client's number for it; what its slow consumer events name.
+    sid: u64,
+    messages: async_nats::Subscriber,
+    watched: Arc<Watched>,
+    shared: Arc<Shared>,
+}
+
+impl Bus {
+    /// Connects, or fails within `limit`; tries each server of the list once.
+    ///
+    /// With `reconnect`, a connection lost later is made again for ever; the first one is not.
+    pub async fn connect(options: &BusOptions, limit: Duration) -> Result<Bus, BusError> {
+        let servers = options.servers()?;
+        let deadline = Instant::now() + limit;
+        let first = if servers.len() > 1 { random_u64() as usize % servers.len() } else { 0 };
+        let mut failure = None;
+        for turn in 0..servers.len() {
+            let mut order = servers.clone();
+            order.rotate_left((first + turn) % servers.len());
+            match timeout_at(deadline, Bus::connect_to(options, order)).await {
+                Ok(Ok(bus)) => return Ok(bus),
+                Ok(Err(error)) => failure = Some(error),
+                Err(_) => {
+                    failure.get_or_insert(BusError::Unreachable {
+                        url: options.shown_url(),
+                        why: format!("no answer within {} ms", limit.as_millis()),
+                    });
+                    break;
+                }
+            }
+        }
+        Err(failure.unwrap_or(BusError::Closed))
+    }
+
+    /// Connects as a daemon does: for ever, with growing pauses; `failed` hears each failure and the
+    /// pause in ms that follows it. Returns an error only where trying again cannot help: wrong
+    /// options or credentials.
+    pub async fn connect_patiently(options: &BusOptions, mut failed: impl FnMut(&BusError, u64)) -> Result<Bus, BusError> {
+        const ATTEMPT_MS: u64 = 5_000;
+        let mut failures = 0;
+        loop {
+            match Bus::connect(options, Duration::from_millis(ATTEMPT_MS)).await {
+                Err(error) if error.may_pass() => {
+                    failures += 1;
+                    let pause_ms = backoff_ms(failures);
+                    failed(&error, pause_ms);
+                    tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn connect_to(options: &BusOptions, servers: Vec<ServerAddr>) -> Result<Bus, BusError> {
+        let answers = format!("{}.{:016x}.", options.inbox, random_u64());
+        let shared = Arc::new(Shared {
+            pending: Pending::default(),
+            events: broadcast::channel(EVENTS_MAX).0,
+            link: watch::channel(Link::default()).0,
+            subscriptions: Mutex::default(),
+            answers_denied: OnceLock::new(),
+            answers: format!("{answers}*"),
+            reconnect: options.reconnect,
+            retired: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            unproven: AtomicBool::new(false),
+        });
+        let on_event = Arc::clone(&shared);
+        let on_connect = Arc::clone(&shared);
+        let attempts = AtomicU64::new(0);
+        let client = options
+            .connect_options()?
+            .event_callback(move |event| {
+                on_event.take(event);
+                std::future::ready(())
+            })
+            // Choosing the server ourselves is also what skips the client's timer tick before the
+            // first connection, more than a millisecond of every short command.
+            .reconnect_to_server_callback(move |servers, _| {
+                let again = attempts.fetch_add(1, Ordering::Relaxed) > 0;
+                let over = on_connect.retired.load(Ordering::Acquire) || (again && !on_connect.reconnect);
+                async move {
+                    if over {
+                        // There is no way to tell the client to give up; never answering is one.
+                        std::future::pending::<()>().await;
+                    }
+                    choose(servers)
+                }
+            })
+            .connect(servers)
+            .await
+            .map_err(|error| connect_failure(options, &error))?;
+        let messages = client
+            .subscribe(shared.answers.clone())
+            .await
+            .map_err(|_| BusError::Closed)?;
+        let answering = tokio::spawn(answer_requests(messages, Arc::clone(&shared), answers.len()));
+        Ok(Bus {
+            inner: Arc::new(Inner {
+                client,
+                shared,
+                options: options.clone(),
+                subjects: Subjects::new(&options.cluster),
+                answers,
+                answering,
+                // The client counts from 1, and 1 is where our answers come in.
+                subscribing: tokio::sync::Mutex::new(2),
+                inboxes: AtomicU64::new(0),
+            }),
+        })
+    }
+
+    pub fn subjects(&self) -> &Subjects {
+        &self.inner.subjects
+    }
+
+    pub fn options(&self) -> &BusOptions {
+        &self.inner.options
+    }
+
+    /// What happens to this connection from now on
+    pub fn events(&self) -> Events {
+        Events::new(self.inner.shared.events.subscribe())
+    }
+
+    /// Version of the server we are connected to, as it says it
+    pub fn server_version(&self) -> String {
+        self.inner.client.server_info().version
+    }
+
+    /// Whether the server is of this version or newer; an unreadable version counts as old
+    pub fn server_is_at_least(&self, major: u64, minor: u64) -> bool {
+        let version = self.server_version();
+        let mut parts = version.split('.').map_while(|part| part.parse::<u64>().ok());
+        (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (major, minor)
+    }
+
+    pub fn is_connected(&self) -> bool {
+        !self.is_closed() && self.inner.client.connection_state() == State::Connected
+    }
+
+    /// Asks and waits for one answer.
+    ///
+    /// A [`BusError::Timeout`] leaves open whether the question arrived; every other error means
+    /// that nobody heard it. While disconnected nothing is sent, and nothing is kept for later.
+    pub async fn request(&self, subject: &str, payload: Bytes, limit: Duration) -> Result<Bytes, BusError> {
+        Ok(self.exchange(subject, None, payload, limit).await?.payload)
+    }
+
+    /// Sends without proof of arrival: for what is repeated anyway. Fails at once while disconnected,
+    /// so that nothing old goes out late.
+    pub async fn publish(&self, subject: &str, payload: Bytes) -> Result<(), BusError> {
+        self.send(subject, None, None, payload).await
+    }
+
+    /// As [`Bus::publish`], asking that answers go to `reply`, an inbox of ours.
+    pub async fn publish_with_reply(&self, subject: &str, reply: &str, payload: Bytes) -> Result<(), BusError> {
+        self.send(subject, Some(reply), None, payload).await
+    }
+
+    /// A subject in our own inbox that was never used: subscribe to it, then name it as a reply.
+    pub fn new_inbox(&self) -> String {
+        let number = self.inner.inboxes.fetch_add(1, Ordering::Relaxed);
+        // Answers to requests are one number after the nonce; this is never one number.
+        format!("{}in.{number}", self.inner.answers)
+    }
+
+    /// Answers a message of this principal, but only into the principal's own inbox.
+    ///
+    /// No reply subject is no error: who asks for no answer gets none.
+    pub async fn respond(&self, to: &Message, principal: &str, payload: Bytes) -> Result<(), BusError> {
+        match &to.reply {
+            Some(reply) if own_inbox(principal, reply) => self.publish(reply, payload).await,
+            Some(reply) => Err(BusError::ForeignReply { reply: reply.clone(), principal: principal.to_owned() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Answers a message; whose inbox it may go to is read from the subject it came on.
+    pub async fn answer(&self, to: &Message, payload: Bytes) -> Result<(), BusError> {
+        let foreign = |reply: &str, principal: &str| {
+            Err(BusError::ForeignReply { reply: reply.to_owned(), principal: principal.to_owned() })
+        };
+        match (&to.reply, self.inner.subjects.caller(&to.subject)) {
+            (None, _) => Ok(()),
+            (Some(_), Some(Caller::Principal(principal))) => self.respond(to, &principal, payload).await,
+            (Some(reply), Some(Caller::Master)) if any_inbox(reply) => self.publish(reply, payload).await,
+            (Some(reply), Some(Caller::Master)) => foreign(reply, "a master"),
+            (Some(reply), None) => foreign(reply, "anybody"),
+        }
+    }
+
+    /// Listens on a subject or pattern.
+    ///
+    /// Up to `subscription_messages_max` messages wait for their reader; more are dropped and told
+    /// by [`BusEvent::SlowConsumer`]. What is sent later over this same connection is heard by
+    /// others after they can see the subscription.
+    pub async fn subscribe(&self, subject: &str) -> Result<Subscription, BusError> {
+        if !is_subscribable(subject) {
+            return Err(BusError::Protocol { what: format!("{subject:?} is not a subject") });
+        }
+        self.check_open()?;
+        let mut next = self.inner.subscribing.lock().await;
+        let sid = *next;
+        let watched = Arc::new(Watched {
+            subject: subject.to_owned(),
+            lost: AtomicU64::new(0),
+            gap: AtomicBool::new(false),
+            denied: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        });
+        // The client has given out the number once it is asked, whether or not it succeeds.
+        *next += 1;
+        self.inner.shared.subscriptions().insert(sid, Arc::clone(&watched));
+        let made = timeout(Duration::from_millis(SEND_MS), self.inner.client.subscribe(subject.to_owned())).await;
+        match made {
+            Ok(Ok(messages)) => Ok(Subscription { sid, messages, watched, shared: Arc::clone(&self.inner.shared) }),
+            failed => {
+                self.inner.shared.subscriptions().remove(&sid);
+                Err(match failed {
+                    Err(_) => BusError::Timeout { what: format!("subscribing to {subject}"), ms: SEND_MS },
+                    _ => BusError::Closed,
+                })
+            }
+        }
+    }
+
+    /// Waits until the server has handled all that was sent on this connection.
+    pub async fn settle(&self, limit: Duration) -> Result<(), BusError> {
+        let deadline = Instant::now() + limit;
+        self.wait_for_link(deadline).await?;
+        let mut place = self.inner.shared.pending.open("")?;
+        let subject = format!("{}{}", self.inner.answers, place.key);
+        self.hand_over(&subject, None, None, Bytes::new(), deadline).await?;
+        match wait_for_answer(&mut place, deadline).await {
+            Some(Ok(_)) | Some(Err(BusError::Denied { .. })) => {
+                self.inner.shared.unproven.store(false, Ordering::Release);
+                Ok(())
+            }
+            Some(Err(error)) => Err(error),
+            None => Err(BusError::Timeout { what: "what was sent".into(), ms: limit.as_millis() as u64 }),
+        }
+    }
+
+    /// Ends the connection; what was published before has reached the server when this returns Ok.
+    pub async fn close(&self) -> Result<(), BusError> {
+        let shared = &self.inner.shared;
+        if shared.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let limit = Duration::from_millis(CLOSE_MS);
+        let settled = if shared.unproven.load(Ordering::Acquire) {
+            if self.is_connected() { self.settle(limit).await } else { Err(self.unreachable()) }
+        } else {
+            Ok(())
+        };
+        self.abandon().await;
+        let mut link = shared.link.subscribe();
+        // When the client does not say that it is done, there is nothing left to wait for.
+        let _ = timeout(limit, link.wait_for(|link| link.closed)).await;
+        settled
+    }
+
+    /// Ends the connection without waiting for anything: what a deposed leader does. It never
+    /// connects again, so nothing that still waits can go out late.
+    pub async fn abandon(&self) {
+        let shared = &self.inner.shared;
+        shared.retired.store(true, Ordering::Release);
+        shared.closed.store(true, Ordering::Release);
+        shared.pending.fail(None, &BusError::Closed);
+        if self.inner.client.connection_state() == State::Connected {
+            let _ = timeout(Duration::from_millis(CLOSE_MS), self.inner.client.drain()).await;
+        } else {
+            shared.announce_end();
+        }
+        self.inner.answering.abort();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.inner.shared.closed.load(Ordering::Acquire)
+    }
+
+    /// Requests of this connection that wait for an answer right now
+    pub fn requests_waiting(&self) -> usize {
+        self.inner.shared.pending.len()
+    }
+
+    pub(crate) fn link(&self) -> watch::Receiver<Link> {
+        self.inner.shared.link.subscribe()
+    }
+
+    /// A request with headers, answered by the whole message
+    pub(crate) async fn exchange(
+        &self,
+        subject: &str,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+        limit: Duration,
+    ) -> Result<async_nats::Message, BusError> {
+        check(subject, payload.len())?;
+        let deadline = Instant::now() + limit;
+        self.wait_for_link(deadline).await?;
+        if let Some(denied) = self.inner.shared.answers_denied.get() {
+            return Err(denied.clone());
+        }
+        let mut place = self.inner.shared.pending.open(subject)?;
+        let reply = format!("{}{}", self.inner.answers, place.key);
+        self.hand_over(subject, Some(&reply), headers, payload, deadline).await?;
+        match wait_for_answer(&mut place, deadline).await {
+            Some(Ok(message)) if message.status == Some(StatusCode::NO_RESPONDERS) => {
+                self.inner.shared.unproven.store(false, Ordering::Release);
+                Err(BusError::NoResponders { subject: subject.to_owned() })
+            }
+            Some(Ok(message)) => {
+                self.inner.shared.unproven.store(false, Ordering::Release);
+                Ok(message)
+            }
+            Some(Err(error)) => Err(error),
+            None => Err(BusError::Timeout { what: subject.to_owned(), ms: limit.as_millis() as u64 }),
+        }
+    }
+
+    /// Publishes, at once or not at all
+    pub(crate) async fn send(
+        &self,
+        subject: &str,
+        reply: Option<&str>,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+    ) -> Result<(), BusError> {
+        check(subject, payload.len())?;
+        self.check_open()?;
+        if !self.is_connected() {
+            return Err(self.unreachable());
+        }
+        self.inner.shared.unproven.store(true, Ordering::Release);
+        let deadline = Instant::now() + Duration::from_millis(SEND_MS);
+        self.hand_over(subject, reply, headers, payload, deadline).await
+    }
+
+    async fn hand_over(
+        &self,
+        subject: &str,
+        reply: Option<&str>,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+        deadline: Instant,
+    ) -> Result<(), BusError> {
+        let bytes = payload.len();
+        let subject = subject.to_owned();
+        let client = &self.inner.client;
+        let sending = async {
+            match (reply.map(str::to_owned), headers) {
+                (None, None) => client.publish(subject, payload).await,
+                (None, Some(headers)) => client.publish_with_headers(subject, headers, payload).await,
+                (Some(reply), None) => client.publish_with_reply(subject, reply, payload).await,
+                (Some(reply), Some(headers)) => {
+                    client.publish_with_reply_and_headers(subject, reply, headers, payload).await
+                }
+            }
+        };
+        match timeout_at(deadline, sending).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(match error.kind() {
+                async_nats::client::PublishErrorKind::MaxPayloadExceeded => {
+                    BusError::TooBig { bytes, limit: self.inner.client.max_payload() }
+                }
+                async_nats::client::PublishErrorKind::InvalidSubject => {
+                    BusError::Protocol { what: "a subject that is none".into() }
+                }
+                async_nats::client::PublishErrorKind::Send => BusError::Closed,
+            }),
+            Err(_) => Err(self.unreachable()),
+        }
+    }
+
+    /// Waits for the connection, if it will come back at all.
+    async fn wait_for_link(&self, deadline: Instant) -> Result<(), BusError> {
+        let mut link = self.inner.shared.link.subscribe();
+        loop {
+            self.check_open()?;
+            if self.is_connected() {
+                return Ok(());
+            }
+            if !self.inner.options.reconnect || Instant::now() >= deadline {
+                return Err(self.unreachable());
+            }
+            let look = Instant::now() + Duration::from_millis(LINK_LOOK_MS);
+            // Whatever wakes us, the loop looks again.
+            let _ = timeout_at(look.min(deadline), link.changed()).await;
+        }
+    }
+
+    fn check_open(&self) -> Result<(), BusError> {
+        if self.is_closed() { Err(BusError::Closed) } else { Ok(()) }
+    }
+
+    fn unreachable(&self) -> BusError {
+        BusError::Unreachable { url: self.inner.options.shown_url(), why: "disconnected".into() }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.retired.store(true, Ordering::Release);
+        self.shared.closed.store(true, Ordering::Release);
+        self.answering.abort();
+    }
+}
+
+impl Subscription {
+    /// The next message; none once the connection is closed or the subject turned out forbidden
+    /// (see [`Subscription::denied`]). Can be dropped while it waits.
+    pub async fn next(&mut self) -> Option<Message> {
+        loop {
+            let message = self.next_raw().await?;
+            // The server's own notices have a status; only readers of streams want those.
+            if message.status.is_none() {
+                return Some(Message {
+                    subject: message.subject.to_string(),
+                    payload: message.payload,
+                    reply: message.reply.map(|reply| reply.to_string()),
+                });
+            }
+        }
+    }
+
+    /// Whether messages were dropped since the reader last had nothing left to read.
+    pub fn has_gap(&self) -> bool {
+        self.watched.gap.load(Ordering::Acquire)
+    }
+
+    /// The refusal, if the server does not permit us this subject.
+    pub fn denied(&self) -> Option<BusError> {
+        self.watched
+            .denied
+            .load(Ordering::Acquire)
+            .then(|| BusError::Denied { subject: self.watched.subject.clone() })
+    }
+
+    pub(crate) async fn next_raw(&mut self) -> Option<async_nats::Message> {
+        let Subscription { messages, watched, .. } = self;
+        std::future::poll_fn(|context| {
+            watched.waker.register(context.waker());
+            match messages.poll_next_unpin(context) {
+                Poll::Pending if watched.denied.load(Ordering::Acquire) => Poll::Ready(None),
+                Poll::Pending => {
+                    watched.gap.store(false, Ordering::Release);
+                    Poll::Pending
+                }
+                ready => ready,
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.shared.subscriptions().remove(&self.sid);
+    }
+}
+
+impl Shared {
+    /// Takes in one event of the client.
+    fn take(&self, event: async_nats::Event) {
+        use async_nats::{ClientError, Event, ServerError};
+        match event {
+            Event::Connected => {
+                self.link.send_modify(|link| link.changes += 1);
+                self.tell(BusEvent::Connected);
+            }
+            Event::Disconnected => {
+                self.link.send_modify(|link| {
+                    link.drops += 1;
+                    link.changes += 1;
+                });
+                self.tell(BusEvent::Disconnected);
+                if !self.reconnect {
+                    self.closed.store(true, Ordering::Release);
+                    self.pending.fail(None, &BusError::Closed);
+                    self.announce_end();
+                }
+            }
+            Event::Closed => self.announce_end(),
+            Event::LameDuckMode => self.tell(BusEvent::LameDuck),
+            Event::Draining => {}
+            Event::SlowConsumer(sid) => self.note_loss(sid),
+            Event::ServerError(ServerError::AuthorizationViolation) => {
+                self.tell(BusEvent::Credentials { why: "authorization violation".into() });
+            }
+            Event::ServerError(ServerError::SlowConsumer(sid)) => self.note_loss(sid),
+            Event::ServerError(ServerError::Other(text)) => self.take_complaint(&text),
+            Event::ClientError(ClientError::Other(text)) if is_about_login(&text) => {
+                self.tell(BusEvent::Credentials { why: text });
+            }
+            // A failed attempt to reconnect is no news: Disconnected was said, Connected will be.
+            Event::ClientError(_) => {}
+        }
+    }
+
+    fn take_complaint(&self, text: &str) {
+        match parse_denial(text) {
+            Some((what, subject)) => {
+                let denied = BusError::Denied { subject: subject.to_owned() };
+                match what {
+                    Denial::Publish => {
+                        // Proof of arrival by a message to ourselves waits under no subject.
+                        let ours = subject.starts_with(self.answers.trim_end_matches('*'));
+                        self.pending.fail(Some(if ours { "" } else { subject }), &denied);
+                    }
+                    Denial::Subscribe if subject == self.answers => {
+                        let _ = self.answers_denied.set(denied.clone());
+                        self.pending.fail(None, &denied);
+                    }
+                    Denial::Subscribe => {
+                        for watched in self.subscriptions().values().filter(|w| w.subject == subject) {
+                            watched.denied.store(true, Ordering::Release);
+                            watched.waker.wake();
+                        }
+                    }
+                }
+                self.tell(BusEvent::Denied { subject: subject.to_owned(), what });
+            }
+            None if is_about_login(text) => self.tell(BusEvent::Credentials { why: text.to_owned() }),
+            None => self.tell(BusEvent::Complaint { text: text.to_owned() }),
+        }
+    }
+
+    /// One message was dropped; tells it once until the reader has caught up.
+    fn note_loss(&self, sid: u64) {
+        let Some(watched) = self.subscriptions().get(&sid).cloned() else { return };
+        let lost = watched.lost.fetch_add(1, Ordering::Relaxed) + 1;
+        if !watched.gap.swap(true, Ordering::AcqRel) {
+            self.tell(BusEvent::SlowConsumer { subject: watched.subject.clone(), lost });
+        }
+    }
+
+    fn announce_end(&self) {
+        self.link.send_modify(|link| {
+            link.closed = true;
+            link.changes += 1;
+        });
+        self.tell(BusEvent::Closed);
+    }
+
+    /// Nobody listening is fine.
+    fn tell(&self, event: BusEvent) {
+        let _ = self.events.send(event);
+    }
+
+    fn subscriptions(&self) -> MutexGuard<'_, HashMap<u64, Arc<Watched>>> {
+        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn answer_requests(mut messages: async_nats::Subscriber, shared: Arc<Shared>, prefix_bytes: usize) {
+    while let Some(message) = messages.next().await {
+        if let Some(key) = message.subject.get(prefix_bytes..).and_then(|key| key.parse().ok()) {
+            shared.pending.answer(key, message);
+        }
+    }
+    shared.pending.fail(None, &BusError::Closed);
+}
+
+/// None when the deadline passed first
+async fn wait_for_answer(place: &mut Place<'_>, deadline: Instant) -> Option<Result<async_nats::Message, BusError>> {
+    match timeout_at(deadline, &mut place.answer).await {
+        Ok(Ok(answer)) => Some(answer),
+        Ok(Err(_)) => Some(Err(BusError::Closed)),
+        Err(_) => None,
+    }
+}
+
+fn check(subject: &str, bytes: usize) -> Result<(), BusError> {
+    if !is_publishable(subject) {
+        return Err(BusError::Protocol { what: format!("{subject:?} is not a subject") });
+    }
+    if bytes > PAYLOAD_BYTES_MAX {
+        return Err(BusError::TooBig { bytes, limit: PAYLOAD_BYTES_MAX });
+    }
+    Ok(())
+}
+
+/// The server that failed least; the client keeps our order, so the first of equals was put first.
+fn choose(servers: Vec<Server>) -> Option<ReconnectToServer> {
+    let server = servers.into_iter().min_by_key(|server| server.failed_attempts)?;
+    let delay = match server.failed_attempts {
+        0 => Duration::ZERO,
+        failures => Duration::from_millis(backoff_ms(failures)),
+    };
+    Some(ReconnectToServer { addr: server.addr, delay: Some(delay) })
+}
+
+/// Doubles from the shortest to the longest pause, a quarter of it random: a crowd spreads out.
+fn backoff_ms(failures: usize) -> u64 {
+    let doublings = failures.saturating_sub(1).min(16) as u32;
+    let pause_ms = RECONNECT_MS.saturating_mul(1 << doublings).min(RECONNECT_MS_MAX);
+    pause_ms - random_u64() % (pause_ms / 4)
+}
+
+pub(crate) fn random_u64() -> u64 {
+    getrandom::u64().expect("the kernel has had randomness since it started")
+}
+
+fn connect_failure(options: &BusOptions, error: &async_nats::ConnectError) -> BusError {
+    use async_nats::ConnectErrorKind as Kind;
+    let unreachable = |why: String| BusError::Unreachable { url: options.shown_url(), why };
+    match error.kind() {
+        Kind::AuthorizationViolation => BusError::Credentials { why: "authorization violation".into() },
+        Kind::Authentication => BusError::Credentials { why: "the key cannot sign the server's challenge".into() },
+        Kind::Dns => unreachable("no such host".into()),
+        Kind::TimedOut => unreachable("no answer in time".into()),
+        Kind::ServerParse => BusError::Options { what: "the bus address is not an address".into() },
+        Kind::MaxReconnects => unreachable("gave up".into()),
+        Kind::Tls | Kind::Io => {
+            let mut cause: &dyn std::error::Error = error;
+            while let Some(source) = cause.source() {
+                cause = source;
+            }
+            let text = match cause.downcast_ref::<std::io::Error>() {
+                Some(io) => plain_io(io),
+                None => cause.to_string(),
+            };
+            let text = options.scrubbed(&text);
+            if is_about_login(&text) {
+                BusError::Credentials { why: text }
+            } else if error.kind() == Kind::Tls {
+                unreachable(format!("no secure connection: {text}"))
+            } else {
+                unreachable(text)
+            }
+        }
+    }
+}
