@@ -41,6 +41,11 @@ impl BadResources {
         }
     }
 
+    /// The reason alone, for a caller that names the piece itself.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+
     /// The same reason, said of the larger piece that a person typed.
     fn about(self, token: &str) -> BadResources {
         BadResources {
