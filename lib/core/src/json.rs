@@ -502,10 +502,7 @@ mod tests {
             let refusal = read::<Call>(line.as_bytes())
                 .expect_err("a refusal")
                 .to_string();
-            assert!(
-                refusal.contains(why),
-                "{refusal}"
-            );
+            assert!(refusal.contains(why), "{refusal}");
             assert!(
                 refusal.len() < 220 && !refusal.contains(['\u{1b}', '\u{202e}']),
                 "{refusal}"
