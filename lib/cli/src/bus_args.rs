@@ -1,9 +1,7 @@
 //! The flags of every tool that talks to the bus, and how flag, environment, context and configuration decide
-use crate::{config::Config, exit::Failure, io_text, nats_context::NatsContext, surroundings::Surroundings};
-use meso_core::{
-    id::{Name, Principal},
-    json::quoted,
-};
+use crate::{config::Config, exit::Failure, io_text, nats_context::NatsContext, say::tool_name, surroundings::Surroundings};
+use meso_bus::{BusOptions, subjects::inbox_of};
+use meso_core::id::{Name, Principal};
 use std::{
     fs::{self, File},
     os::unix::fs::MetadataExt,
@@ -14,41 +12,40 @@ use std::{
 pub const DEFAULT_URL: &str = "nats://127.0.0.1:4222";
 /// Name of the cluster, and of the principal, if nobody says otherwise.
 const DEFAULT_NAME: &str = "default";
-/// A longer address is not one.
-const URL_BYTES_MAX: usize = 4096;
-/// Subjects that replies come to stand below this and the principal.
-const INBOX_ROOT: &str = "_INBOX";
+/// A context says by this and a name who one is.
+const INBOX_PREFIX: &str = "_INBOX.";
+/// These flags stand together at the end of the help.
+const HEADING: &str = "Bus";
 /// Bits of a file's mode that let others in.
 const MODE_OF_OTHERS: u32 = 0o077;
 
 /// How to reach the bus
 #[derive(clap::Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Bus")]
 pub struct BusArgs {
-    /// Access of the bus
+    /// Address of the bus
     ///
     /// Without it: $MESO_NATS_URL, $NATS_URL, the NATS context, the configuration file, nats://127.0.0.1:4222.
-    #[arg(long, value_name = "URL", global = true)]
+    #[arg(long, value_name = "URL", global = true, help_heading = HEADING)]
     pub nats: Option<String>,
     /// File with credentials for the bus
     ///
     /// It must belong to you and be closed to others. Without it: $MESO_NATS_CREDS, $NATS_CREDS, those of the NATS context, the configuration file.
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, help_heading = HEADING)]
     pub creds: Option<PathBuf>,
     /// NATS context to take address and credentials from
     ///
     /// Without it: $MESO_CONTEXT, $NATS_CONTEXT, the configuration file. Contexts are those of the nats command.
-    #[arg(long, value_name = "NAME", global = true)]
+    #[arg(long, value_name = "NAME", global = true, help_heading = HEADING)]
     pub context: Option<String>,
     /// Name of the cluster
     ///
     /// Without it: $MESO_CLUSTER, the configuration file, default.
-    #[arg(long, value_name = "NAME", global = true)]
+    #[arg(long, value_name = "NAME", global = true, help_heading = HEADING)]
     pub cluster: Option<String>,
     /// Who you are on the bus
     ///
     /// Without it: $MESO_PRINCIPAL, the configuration file, default.
-    #[arg(long, value_name = "NAME", global = true)]
+    #[arg(long, value_name = "NAME", global = true, help_heading = HEADING)]
     pub principal: Option<String>,
 }
 
@@ -65,10 +62,12 @@ pub struct Access {
     pub token: Option<String>,
     /// File with an nkey seed.
     pub nkey: Option<PathBuf>,
+    /// Authority that signs the server's certificate, and a certificate and key of our own.
+    pub ca: Option<PathBuf>,
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
     pub cluster: Name,
     pub principal: Principal,
-    /// Prefix of the subjects that replies come to.
-    pub inbox: String,
     /// What else the configuration file says.
     pub config: Config,
 }
@@ -98,7 +97,6 @@ impl BusArgs {
         };
         let context = context_name.map(|name| NatsContext::read(&name, surroundings)).transpose()?.unwrap_or_default();
         let url = given_url.or_else(|| said(&context.url)).or_else(|| config.nats.clone()).unwrap_or_else(|| DEFAULT_URL.to_owned());
-        check_url(&url)?;
         let creds = match &self.creds {
             Some(creds) => Some(creds.clone()),
             None => surroundings
@@ -107,16 +105,44 @@ impl BusArgs {
                 .or_else(|| said(&context.creds).map(|path| surroundings.expand_home(&path)))
                 .or_else(|| config.creds.clone()),
         };
-        let nkey = said(&context.nkey).map(|path| surroundings.expand_home(&path));
+        let file = |path: &str| said(path).map(|path| surroundings.expand_home(&path));
+        let nkey = file(&context.nkey);
         for secret in creds.iter().chain(&nkey) {
             check_secret(secret)?;
         }
-        let cluster = named("--cluster", &self.cluster, "MESO_CLUSTER", &config.cluster, surroundings)?;
-        let principal = named("--principal", &self.principal, "MESO_PRINCIPAL", &config.principal, surroundings)?;
-        let cluster = Name::parse(&cluster.text).map_err(|e| cluster.failure(&e))?;
-        let principal = Principal::parse(&principal.text).map_err(|e| principal.failure(&e))?;
-        let inbox = said(&context.inbox_prefix).unwrap_or_else(|| format!("{INBOX_ROOT}.{principal}"));
-        Ok(Access { url, creds, user: said(&context.user), password: said(&context.password), token: said(&context.token), nkey, cluster, principal, inbox, config })
+        let cluster = named("--cluster", &self.cluster, "MESO_CLUSTER", None, &config.cluster, surroundings)?;
+        let principal = named("--principal", &self.principal, "MESO_PRINCIPAL", said(&context.inbox_prefix), &config.principal, surroundings)?;
+        Ok(Access {
+            url,
+            creds,
+            user: said(&context.user),
+            password: said(&context.password),
+            token: said(&context.token),
+            nkey,
+            ca: file(&context.ca),
+            cert: file(&context.cert),
+            key: file(&context.key),
+            cluster: Name::parse(&cluster.text).map_err(|e| cluster.failure(&e))?,
+            principal: Principal::parse(&principal.text).map_err(|e| principal.failure(&e))?,
+            config,
+        })
+    }
+}
+
+impl Access {
+    /// The options of a connection that goes by the tool's name and fails at once; a daemon sets `reconnect`.
+    pub fn options(&self) -> BusOptions {
+        BusOptions {
+            creds: self.creds.clone(),
+            user: self.user.clone(),
+            password: self.password.clone(),
+            token: self.token.clone(),
+            nkey: self.nkey.clone(),
+            ca: self.ca.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            ..BusOptions::new(&self.url, &self.cluster, inbox_of(self.principal.as_str()), tool_name())
+        }
     }
 }
 
@@ -129,6 +155,7 @@ struct Named {
 enum Source {
     Flag(&'static str),
     Variable(&'static str),
+    Context,
     ConfigFile,
 }
 
@@ -137,17 +164,23 @@ impl Named {
         match self.source {
             Source::Flag(flag) => Failure::usage(format!("{flag}: {why}")),
             Source::Variable(name) => Failure::config(format!("the variable {name}: {why}")).hint(format!("set it right, or unset {name}")),
+            Source::Context => Failure::config(format!("the inbox_prefix of the NATS context: {why}")).hint("an inbox_prefix like _INBOX.NAME, or --principal NAME"),
             Source::ConfigFile => Failure::config(format!("the configuration file: {why}")).hint("mend ~/.config/meso/config.toml or /etc/meso/config.toml"),
         }
     }
 }
 
-fn named(flag: &'static str, given: &Option<String>, variable: &'static str, configured: &Option<String>, surroundings: &Surroundings) -> Result<Named, Failure> {
+fn named(flag: &'static str, given: &Option<String>, variable: &'static str, inbox_prefix: Option<String>, configured: &Option<String>, surroundings: &Surroundings) -> Result<Named, Failure> {
     if let Some(text) = given {
         return Ok(Named { text: text.clone(), source: Source::Flag(flag) });
     }
     if let Some(text) = surroundings.first(&[variable])? {
         return Ok(Named { text, source: Source::Variable(variable) });
+    }
+    if let Some(prefix) = inbox_prefix {
+        // Replies go nowhere else, so whose inbox it is, is who one is.
+        let text = prefix.strip_prefix(INBOX_PREFIX).map_or_else(|| prefix.clone(), str::to_owned);
+        return Ok(Named { text, source: Source::Context });
     }
     let text = configured.clone().unwrap_or_else(|| DEFAULT_NAME.to_owned());
     Ok(Named { text, source: Source::ConfigFile })
@@ -156,22 +189,6 @@ fn named(flag: &'static str, given: &Option<String>, variable: &'static str, con
 /// Context files write what is not set as empty text.
 fn said(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
-}
-
-/// Refuses what can be no address; whether a server is there is found out by connecting.
-fn check_url(url: &str) -> Result<(), Failure> {
-    let is_one = !url.is_empty() && url.len() <= URL_BYTES_MAX && !url.contains(|c: char| c.is_whitespace() || c.is_control());
-    let host_is_there = url.split(',').all(|server| {
-        let after_scheme = server.split_once("://").map_or(server, |(_, rest)| rest);
-        let host = after_scheme.rsplit_once('@').map_or(after_scheme, |(_, host)| host);
-        !host.is_empty() && !host.starts_with(':') && !host.starts_with('/')
-    });
-    if is_one && host_is_there {
-        return Ok(());
-    }
-    // A wrong address may still hold a right password.
-    let shown = if url.contains('@') { "the address of the bus".to_owned() } else { quoted(url) };
-    Err(Failure::usage(format!("{shown} is no address of a NATS server")).hint(format!("an address like {DEFAULT_URL}")))
 }
 
 /// A file with a secret must be readable, a file, ours, and closed to others.
@@ -240,7 +257,7 @@ mod tests {
         let home = Home::new("nats = \"nats://config:1\"\n");
         let everything = [("MESO_NATS_URL", "nats://meso-env:1"), ("NATS_URL", "nats://env:1"), ("MESO_CONTEXT", "prod")];
         let flag = BusArgs { nats: Some("nats://flag:1".into()), ..BusArgs::default() };
-        let url = |args: &BusArgs, variables: &[(&str, &str)]| home.address(args, variables).map(|a| a.url).expect("all of it is right");
+        let url = |args: &BusArgs, variables: &[(&str, &str)]| home.access(args, variables).map(|a| a.url).expect("all of it is right");
         assert_eq!(url(&flag, &everything), "nats://flag:1");
         assert_eq!(url(&BusArgs::default(), &everything), "nats://meso-env:1");
         assert_eq!(url(&BusArgs::default(), &everything[1..]), "nats://env:1");
@@ -257,12 +274,12 @@ mod tests {
     fn a_password_stays_with_its_server() {
         let home = Home::new("");
         let elsewhere = [("MESO_NATS_URL", "nats://127.0.0.1:9"), ("NATS_CONTEXT", "prod")];
-        let address = home.address(&BusArgs::default(), &elsewhere).expect("all of it is right");
-        assert!(address.password.is_none() && address.user.is_none());
-        assert_eq!(address.inbox, "_INBOX.default");
+        let access = home.access(&BusArgs::default(), &elsewhere).expect("all of it is right");
+        assert!(access.password.is_none() && access.user.is_none());
+        assert_eq!(access.options().inbox, "_INBOX.default");
         let asked = BusArgs { context: Some("prod".into()), ..BusArgs::default() };
-        let address = home.address(&asked, &elsewhere).expect("all of it is right");
-        assert_eq!((address.url.as_str(), address.password.as_deref(), address.inbox.as_str()), ("nats://127.0.0.1:9", Some("p"), "_INBOX.ops"));
+        let access = home.access(&asked, &elsewhere).expect("all of it is right");
+        assert_eq!((access.url.as_str(), access.password.as_deref(), access.options().inbox.as_str()), ("nats://127.0.0.1:9", Some("p"), "_INBOX.ops"));
     }
 
     /// Shows the order of names, and that a wrong one is refused in the name of who said it.
@@ -270,13 +287,13 @@ mod tests {
     fn names_are_checked_where_they_come_from() {
         let home = Home::new("cluster = \"configured\"\nprincipal = \"no.dots\"\n");
         let both = |cluster: &str| BusArgs { cluster: Some(cluster.into()), principal: Some("me".into()), ..BusArgs::default() };
-        let address = home.address(&both("flagged"), &[("MESO_CLUSTER", "env")]).expect("both are names");
-        assert_eq!((address.cluster.as_str(), address.inbox.as_str()), ("flagged", "_INBOX.me"));
+        let access = home.access(&both("flagged"), &[("MESO_CLUSTER", "env")]).expect("both are names");
+        assert_eq!((access.cluster.as_str(), access.options().inbox.as_str()), ("flagged", "_INBOX.me"));
         let principal = BusArgs { principal: Some("me".into()), ..BusArgs::default() };
-        assert_eq!(home.address(&principal, &[("MESO_CLUSTER", "env")]).map(|a| a.cluster.to_string()).expect("it is a name"), "env");
-        assert_eq!(home.address(&principal, &[]).map(|a| a.cluster.to_string()).expect("it is a name"), "configured");
+        assert_eq!(home.access(&principal, &[("MESO_CLUSTER", "env")]).map(|a| a.cluster.to_string()).expect("it is a name"), "env");
+        assert_eq!(home.access(&principal, &[]).map(|a| a.cluster.to_string()).expect("it is a name"), "configured");
 
-        let refused = |args: &BusArgs, variables: &[(&str, &str)]| home.address(args, variables).err().expect("it is no name");
+        let refused = |args: &BusArgs, variables: &[(&str, &str)]| home.access(args, variables).err().expect("it is no name");
         let flag = refused(&both("a b"), &[]);
         assert!(flag.kind() == FailureKind::Usage && flag.what().starts_with("--cluster: "), "{flag}");
         let variable = refused(&principal, &[("MESO_CLUSTER", "a.b")]);
@@ -291,27 +308,15 @@ mod tests {
         let home = Home::new("");
         let path = home.write("me.creds", "secret");
         let args = BusArgs { creds: Some(path.clone()), ..BusArgs::default() };
-        assert_eq!(home.address(&args, &[]).map(|a| a.creds).ok().flatten(), Some(path.clone()));
+        assert_eq!(home.access(&args, &[]).map(|a| a.creds).ok().flatten(), Some(path.clone()));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("it is ours");
-        let open = home.address(&args, &[]).err().expect("the group can read it");
+        let open = home.access(&args, &[]).err().expect("the group can read it");
         assert!(open.kind() == FailureKind::Config && open.what().contains("me.creds") && open.what().contains("0640"), "{open}");
         for wrong in ["none.creds", "."] {
             let args = BusArgs { creds: Some(home.folder.path().join(wrong)), ..BusArgs::default() };
-            assert_eq!(home.address(&args, &[]).err().expect(wrong).kind(), FailureKind::Config);
+            assert_eq!(home.access(&args, &[]).err().expect(wrong).kind(), FailureKind::Config);
         }
-        let env = home.address(&BusArgs::default(), &[("MESO_NATS_CREDS", "/nonexistent/x")]).err().expect("it is not there");
+        let env = home.access(&BusArgs::default(), &[("MESO_NATS_CREDS", "/nonexistent/x")]).err().expect("it is not there");
         assert!(env.what().contains("/nonexistent/x: no such file"), "{env}");
-    }
-
-    /// Shows what is refused as an address, and that a password in it is not repeated.
-    #[test]
-    fn addresses_are_looked_at() {
-        for good in ["127.0.0.1", "nats://h:4222", "tls://u:p@h", "nats://a,nats://b:1", "nats://[::1]:4222", "ws://h/p"] {
-            assert!(check_url(good).is_ok(), "{good}");
-        }
-        for bad in ["", " ", "nats://", "nats://:4222", "a b", "h\n", "nats://u:secret@", "nats://a,,b"] {
-            let failure = check_url(bad).expect_err(bad);
-            assert!(failure.kind() == FailureKind::Usage && !failure.what().contains("secret"), "{bad:?}: {failure}");
-        }
     }
 }

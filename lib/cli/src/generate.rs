@@ -11,7 +11,7 @@
 //!
 //! `@VERSION@` is replaced anywhere.
 use crate::{
-    exit::{Failure, ToolKind},
+    exit::Failure,
     run::{Tool, VERSION},
 };
 use clap::Command;
@@ -20,6 +20,8 @@ use clap_mangen::Man;
 use std::ffi::OsString;
 
 const FLAG: &str = "--generate";
+/// Lines of a man page's source are no longer than this.
+const SOURCE_LINE_BYTES_MAX: usize = 78;
 
 /// What `--generate` can print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +82,7 @@ fn man_page(command: &mut Command, tool: Tool) -> Result<String, Failure> {
         match line {
             "@SYNOPSIS@" => page.push_str(&section(&|w| man.render_synopsis_section(w))?),
             "@OPTIONS@" => page.push_str(&section(&|w| man.render_options_section(w))?),
-            "@EXIT@" => page.push_str(&terms(exit_rows(tool.kind))),
+            "@EXIT@" => page.push_str(&terms(tool.kind.exit_status())),
             "@ENVIRONMENT@" => page.push_str(&terms(ENVIRONMENT)),
             line => {
                 page.push_str(&line.replace("@VERSION@", VERSION));
@@ -91,30 +93,54 @@ fn man_page(command: &mut Command, tool: Tool) -> Result<String, Failure> {
     Ok(page)
 }
 
-fn exit_rows(kind: ToolKind) -> &'static [(&'static str, &'static str)] {
-    kind.exit_status()
-}
-
-/// What clap_mangen wrote, without its preamble and heading, in the words `mandoc -Tlint` has nothing to say about.
+/// What clap_mangen wrote, without its preamble and first heading, in words that `mandoc -Tlint` has nothing to say about.
 fn section_body(roff: &str) -> String {
-    let mut body = String::new();
-    for line in roff.lines() {
+    let mut lines: Vec<String> = Vec::new();
+    for line in roff.lines().map(str::trim_end) {
         // The preamble defines a string for the apostrophe, which `\(aq` is everywhere.
-        let is_preamble = line.starts_with(".ie ") || line.starts_with(".el ");
-        if is_preamble || line.starts_with(".SH ") {
+        if line.starts_with(".ie ") || line.starts_with(".el ") {
             continue;
         }
-        let line = line.trim_end();
-        // An empty line is the end of a paragraph of help; inside a term that is vertical space.
-        body.push_str(&if line.is_empty() { ".sp".to_owned() } else { line.replace("\\*(Aq", "\\(aq") });
-        body.push('\n');
+        let last = lines.last().map(String::as_str);
+        match (line, last) {
+            // The heading of the section itself is in the prose; those of groups of flags are below it.
+            (heading, _) if heading.starts_with(".SH ") => match heading.trim_start_matches(".SH ").trim_matches('"') {
+                "OPTIONS" | "SYNOPSIS" => {}
+                group => lines.push(format!(".SS {group}")),
+            },
+            // An empty line is the end of a paragraph of help; inside a term that is vertical space, which ends the line before it too.
+            ("", Some(".br")) => *lines.last_mut().expect("it was just seen") = ".sp".to_owned(),
+            ("" | ".br", Some(".sp")) => {}
+            ("", _) => lines.push(".sp".to_owned()),
+            // The line after .TP is the term, all of it.
+            (text, last) if last == Some(".TP") || text.starts_with('.') => lines.push(text.replace("\\*(Aq", "\\(aq")),
+            (text, _) => lines.extend(folded(&text.replace("\\*(Aq", "\\(aq"))),
+        }
     }
-    body
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// A list of terms and what they mean, in man(7) macros.
 fn terms(rows: &[(&str, &str)]) -> String {
-    rows.iter().map(|(term, meaning)| format!(".TP\n.B {}\n{}\n", roff_text(term), roff_text(meaning))).collect()
+    rows.iter().map(|(term, meaning)| format!(".TP\n.B {}\n{}\n", roff_text(term), folded(&roff_text(meaning)).join("\n"))).collect()
+}
+
+/// Running text in lines of a length that mandoc likes; where a line ends does not show on the page.
+fn folded(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        let is_first = lines.is_empty();
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= SOURCE_LINE_BYTES_MAX => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            // A dot or quote at the start of a line would make it a macro.
+            _ if !is_first && word.starts_with(['.', '\'']) => lines.push(format!("\\&{word}")),
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn roff_text(text: &str) -> String {
@@ -124,7 +150,7 @@ fn roff_text(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Format, bus_args::BusArgs, run::command};
+    use crate::{Format, ToolKind, bus_args::BusArgs, run::command};
     use std::{io::Write, process};
 
     /// Ask for things
@@ -167,6 +193,8 @@ mod tests {
             assert!(page.contains(word), "{word} is missing in:\n{page}");
         }
         assert!(!page.contains('@') && !page.contains("generate"), "{page}");
+        let (own, bus) = page.split_once(".SS BUS\n").expect("the flags of the bus stand together");
+        assert!(own.contains("\\-\\-count") && bus.contains("\\-\\-nats"), "{page}");
         let mandoc = process::Command::new("mandoc").args(["-Tlint", "-Wstyle"]).stdin(process::Stdio::piped()).stdout(process::Stdio::piped()).spawn();
         let Ok(mut mandoc) = mandoc else {
             // Not a need of the build; the pages of the tools are linted by the packaging tests too.

@@ -9,6 +9,7 @@
 //! async fn kill(args: Args) -> Result<Exit, Failure> { .. }
 //! ```
 mod bus_args;
+mod bus_failure;
 mod config;
 mod env_file;
 mod exit;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use std::{
     fs::File,
     io::{self, Write},
+    mem,
     os::fd::AsFd,
     path::Path,
     thread,
@@ -137,6 +138,10 @@ pub struct LineIn {
     end: u8,
     name: String,
     number: u64,
+    /// The line being read, kept here so that `next` may be cancelled between two reads.
+    line: Vec<u8>,
+    /// Its length so far, also of what is not kept.
+    length: u64,
 }
 
 impl LineIn {
@@ -169,7 +174,7 @@ impl LineIn {
             Until::Newline => b'\n',
             Until::Nul => 0,
         };
-        Self { from: BufReader::new(from), end, name: name.to_owned(), number: 0 }
+        Self { from: BufReader::new(from), end, name: name.to_owned(), number: 0, line: Vec::new(), length: 0 }
     }
 
     /// What the lines come from, for messages.
@@ -179,13 +184,11 @@ impl LineIn {
 
     /// The next line; `None` at the end.
     ///
-    /// Not safe to cancel: a line read half is lost.
+    /// Safe to cancel: a line read half goes on with the next call.
     ///
     /// # Errors
     /// `Failed`, naming the source that cannot be read.
     pub async fn next(&mut self) -> Result<Option<LineRead>, Failure> {
-        let mut line = Vec::new();
-        let mut length = 0u64;
         let ended = loop {
             let chunk = match self.from.fill_buf().await {
                 Ok(chunk) => chunk,
@@ -197,9 +200,9 @@ impl LineIn {
             }
             let end = chunk.iter().position(|byte| *byte == self.end);
             let part = &chunk[..end.unwrap_or(chunk.len())];
-            length += part.len() as u64;
-            if length <= LINE_BYTES_MAX as u64 {
-                line.extend_from_slice(part);
+            self.length += part.len() as u64;
+            if self.length <= LINE_BYTES_MAX as u64 {
+                self.line.extend_from_slice(part);
             }
             let used = end.map_or(chunk.len(), |end| end + 1);
             self.from.consume(used);
@@ -207,12 +210,14 @@ impl LineIn {
                 break true;
             }
         };
-        if !ended && length == 0 {
+        if !ended && self.length == 0 {
             return Ok(None);
         }
         self.number += 1;
         let number = self.number;
-        Ok(Some(if length > LINE_BYTES_MAX as u64 { LineRead::TooLong { number, bytes: length } } else { LineRead::Line { number, bytes: line } }))
+        let length = mem::take(&mut self.length);
+        let bytes = mem::take(&mut self.line);
+        Ok(Some(if length > LINE_BYTES_MAX as u64 { LineRead::TooLong { number, bytes: length } } else { LineRead::Line { number, bytes } }))
     }
 }
 
@@ -291,6 +296,23 @@ mod tests {
         assert_eq!(read_all(b"a\n\n\xff\r\nlast".to_vec(), Until::Newline).await, [line(1, b"a"), line(2, b""), line(3, b"\xff\r"), line(4, b"last")]);
         assert_eq!(read_all(b"a\nb\0c\0".to_vec(), Until::Nul).await, [line(1, b"a\nb"), line(2, b"c")]);
         assert_eq!(read_all(vec![], Until::Newline).await, []);
+    }
+
+    /// Shows that a read cancelled in the middle of a line loses nothing of it.
+    #[tokio::test]
+    async fn a_cancelled_read_loses_nothing() {
+        let (mut writer, reader) = tokio::io::duplex(64);
+        let mut lines = LineIn::of(Box::new(reader), "test", Until::Newline);
+        tokio::io::AsyncWriteExt::write_all(&mut writer, b"ha").await.expect("there is room");
+        for _ in 0..3 {
+            tokio::select! {
+                biased;
+                _ = lines.next() => panic!("the line has not ended"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        tokio::io::AsyncWriteExt::write_all(&mut writer, b"lf\n").await.expect("there is room");
+        assert_eq!(lines.next().await.expect("memory can be read"), Some(line(1, b"half")));
     }
 
     /// Shows that a line above the limit is read over and the next one has the right number; one at the limit is kept.

@@ -111,7 +111,7 @@ fn usage_failure(tool: Tool, error: &clap::Error) -> Failure {
     for line in text.lines() {
         let trimmed = line.trim();
         if let Some(found) = trimmed.strip_prefix("tip: ") {
-            tip.get_or_insert_with(|| found.to_owned());
+            tip.get_or_insert_with(|| next_step_of(found));
         }
         // The message is the first paragraph; usage and the pointer to --help follow.
         in_message &= !trimmed.is_empty();
@@ -126,6 +126,12 @@ fn usage_failure(tool: Tool, error: &clap::Error) -> Failure {
         what = "what to do is missing".to_owned();
     }
     Failure::usage(what).hint(tip.unwrap_or_else(|| format!("{} --help", tool.name)))
+}
+
+/// What to type, out of clap's sentence about it: `a similar argument exists: '--often'`, `to pass '-x' as a value, use '-- -x'`.
+fn next_step_of(tip: &str) -> String {
+    let after = ["exists: ", "exist: ", ", use "].iter().find_map(|before| tip.split_once(before)).map_or(tip, |(_, after)| after);
+    after.replace('\'', "")
 }
 
 fn with_runtime(run: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
@@ -165,7 +171,7 @@ fn set_panic_hook() {
         let again = HAS_PANICKED.swap(true, Ordering::SeqCst);
         if !again {
             let hint = format!("the same again with {DEBUG_VARIABLE}=1 RUST_BACKTRACE=1, and report what it prints");
-            say::report(&Failure::internal("internal error").hint(hint));
+            say::report_in_panic(&Failure::internal("internal error").hint(hint));
         }
         if env::var_os(DEBUG_VARIABLE).is_some_and(|value| !value.is_empty()) {
             with_details(info);
@@ -213,7 +219,7 @@ mod tests {
     fn did_you_mean() {
         let failure = usage_error(&["--oftne", "3", "x"]);
         assert_eq!(failure.what(), "unexpected argument '--oftne' found");
-        assert_eq!(failure.next_step(), Some("a similar argument exists: '--often'"));
+        assert_eq!(failure.next_step(), Some("--often"));
         assert_eq!(failure.exit(ToolKind::Speaks), Exit::OURS);
         assert_eq!(failure.exit(ToolKind::Plain), Exit::USAGE);
     }

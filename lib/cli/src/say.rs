@@ -21,6 +21,12 @@ pub fn report(failure: &Failure) {
     to_stderr(&line(failure.what(), failure.next_step()));
 }
 
+/// Says a failure without moving a progress bar aside: the panic may have happened while one was.
+pub(crate) fn report_in_panic(failure: &Failure) {
+    // With stderr gone there is nobody left to tell.
+    let _ = io::stderr().write_all(line(failure.what(), failure.next_step()).as_bytes());
+}
+
 /// The name of the running tool, as it stands before its messages.
 pub fn tool_name() -> &'static str {
     TOOL_NAME.get().copied().unwrap_or(NAMELESS)

@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn columns_align_by_width() {
         let table = lay_out(&HEADS, &rows(&[["task_1", "日本語", "1"], ["t2", "e\u{301}t", "0.5"], ["t3", "", "12"]]), PIPE);
-        assert_eq!(table, "ID      NAME    CPUS\ntask_1  日本語     1\nt2      e\u{301}t      0.5\nt3      -         12\n");
+        assert_eq!(table, "ID      NAME    CPUS\ntask_1  日本語     1\nt2      e\u{301}t       0.5\nt3      -         12\n");
         assert!(table.lines().all(|line| line.width() == 20), "{table}");
     }
 
