@@ -1,5 +1,6 @@
 //! The pure heart of meso: resources, wire types, state machines, the allocator
 
+pub mod agent;
 pub mod allocate;
 pub mod condition;
 pub mod duration;
@@ -7,6 +8,10 @@ pub mod filter;
 pub mod id;
 pub mod json;
 pub mod ledger;
+pub mod master;
 pub mod resources;
 pub mod role;
+pub mod seed;
+pub mod task;
 pub mod wal;
+pub mod wire;

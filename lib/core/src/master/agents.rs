@@ -1,0 +1,316 @@
+//! Agents: they register, beat, fall silent, come back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::condition::Attr;
+use crate::id::{AgentId, Nonce, TaskId};
+use crate::master::{AgentDoc, Caller, Effect, Lead, Reply, TaskEntry, Timer};
+use crate::resources::Resources;
+use crate::task::TaskState;
+use crate::wire::agent::{Beat, Beaten, Command, Held, Hello, Order, Welcome};
+use crate::wire::{PROTOCOL, Refusal, RefusalCode};
+
+/// Whether an agent can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentState {
+    /// Known from the registry, not yet back under this leader.
+    Recovering,
+    /// Registered and heard of.
+    Active,
+    /// Silent for too long; what it runs is not known.
+    Unreachable,
+}
+
+/// An agent as the leader knows it.
+#[derive(Clone, Debug)]
+pub struct AgentEntry {
+    /// Whether it can be used.
+    pub state: AgentState,
+    /// Its host name.
+    pub host: String,
+    /// Its process; none before it registered here.
+    pub incarnation: Option<Nonce>,
+    /// All statuses up to this number were seen.
+    pub seen: u64,
+    pub(super) generation: u64,
+    pub(super) secret: Option<Nonce>,
+    pub(super) attrs: BTreeMap<String, Attr>,
+    pub(super) isolation: String,
+    pub(super) version: String,
+    pub(super) heard_ms: u64,
+    /// Statuses seen beyond a gap.
+    ahead: BTreeSet<u64>,
+    /// What the last beat said was made.
+    made: u64,
+    /// The number of the last launch ordered in this epoch.
+    pub(super) launch_no: u64,
+    /// Parts of a registration that are not whole yet.
+    parts: Vec<Held>,
+    /// The epoch it registered under.
+    pub(super) epoch: u64,
+    watched: bool,
+}
+
+impl AgentEntry {
+    pub(super) fn recovered(doc: AgentDoc, now_ms: u64) -> Self {
+        AgentEntry {
+            state: if doc.unreachable { AgentState::Unreachable } else { AgentState::Recovering },
+            host: doc.host,
+            incarnation: None,
+            seen: 0,
+            generation: doc.generation,
+            secret: None,
+            attrs: BTreeMap::new(),
+            isolation: String::new(),
+            version: String::new(),
+            heard_ms: now_ms,
+            ahead: BTreeSet::new(),
+            made: 0,
+            launch_no: 0,
+            parts: Vec::new(),
+            epoch: 0,
+            watched: false,
+        }
+    }
+
+    fn saw(&mut self, number: u64) {
+        if number > self.seen {
+            self.ahead.insert(number);
+            while self.ahead.remove(&(self.seen + 1)) {
+                self.seen += 1;
+            }
+        }
+    }
+}
+
+impl Lead {
+    pub(super) fn on_hello(&mut self, caller: Caller, hello: Hello) {
+        if hello.v != PROTOCOL {
+            let message = format!("the agent speaks protocol {}, this master {PROTOCOL}: run the same release on both", hello.v);
+            return self.refuse_agent(caller, RefusalCode::Version, message);
+        }
+        if hello.max_epoch > self.epoch {
+            // It obeyed a leader whose lease record was lost. Rise above it before commanding anything.
+            self.out.push(Effect::RaiseAbove { epoch: hello.max_epoch });
+            return;
+        }
+        let known = self.agents.get(&hello.agent);
+        if let Some(entry) = known {
+            if hello.generation < entry.generation {
+                let message = format!("agent {} was started {} times, this work directory knows of {}: it is an old copy", hello.agent, entry.generation, hello.generation);
+                return self.refuse_agent(caller, RefusalCode::BadRequest, message);
+            }
+            let twin = entry.generation == hello.generation && entry.incarnation.as_ref().is_some_and(|is| *is != hello.incarnation);
+            if twin && entry.state == AgentState::Active {
+                let message = format!("agent {} runs on {} already: this work directory is a copy", hello.agent, entry.host);
+                return self.refuse_agent(caller, RefusalCode::NameHeld, message);
+            }
+        }
+        let was = known.map(|entry| (entry.state, entry.generation, entry.host.clone()));
+        let agent = hello.agent.clone();
+        let entry = self.agents.entry(agent.clone()).or_insert_with(|| {
+            AgentEntry::recovered(AgentDoc { host: hello.host.clone(), generation: hello.generation, unreachable: false }, 0)
+        });
+        if !hello.continued {
+            entry.parts.clear();
+        }
+        entry.parts.extend(hello.tasks.iter().cloned());
+        let welcome = Welcome::Welcome { epoch: self.epoch, master: self.config.master.clone(), beat_ms: self.config.agent_beat_ms };
+        if hello.more {
+            return self.reply(caller, Reply::Welcome(welcome));
+        }
+        let reported = std::mem::take(&mut entry.parts);
+        entry.state = AgentState::Active;
+        entry.host = hello.host.clone();
+        if entry.incarnation.as_ref() != Some(&hello.incarnation) || entry.epoch != self.epoch {
+            entry.launch_no = reported.iter().filter(|held| held.launch.launch.epoch == self.epoch).map(|held| held.launch.no).max().unwrap_or(0).max(entry.launch_no);
+        }
+        entry.epoch = self.epoch;
+        entry.incarnation = Some(hello.incarnation.clone());
+        entry.secret = Some(hello.secret.clone());
+        entry.generation = hello.generation;
+        entry.attrs = hello.attrs.clone();
+        entry.isolation = hello.isolation.clone();
+        entry.version = hello.version.clone();
+        entry.heard_ms = self.now_ms;
+        entry.seen = hello.status_seq;
+        entry.made = hello.status_seq;
+        entry.ahead.clear();
+        if was != Some((AgentState::Active, hello.generation, hello.host.clone())) {
+            self.register_agent(&agent);
+        }
+        self.take_books(&agent, hello.total, reported);
+        match was {
+            None => self.tell("agent_added", agent.to_string(), format!("agent {agent} on {} joined", hello.host)),
+            Some((AgentState::Unreachable, ..)) => self.tell("agent_back", agent.to_string(), format!("agent {agent} on {} is back", hello.host)),
+            Some(_) => {}
+        }
+        self.reply(caller, Reply::Welcome(welcome));
+        self.watch(&agent);
+        self.settle_claims(&agent);
+        self.fresh_agents.insert(agent);
+    }
+
+    fn refuse_agent(&mut self, caller: Caller, code: RefusalCode, message: String) {
+        self.reply(caller, Reply::Welcome(Welcome::Refused(Refusal::new(code, message))));
+    }
+
+    /// Opens the agent's account anew from its own word: the agent is the truth about what it runs.
+    fn take_books(&mut self, agent: &AgentId, total: Resources, reported: Vec<Held>) {
+        self.rescind_on(agent, "agent_restarted");
+        self.ledger.remove(agent);
+        if let Err(error) = self.ledger.admit(agent.clone(), total) {
+            self.tell("agent_refused", agent.to_string(), error.to_string());
+            return;
+        }
+        let mut told = BTreeSet::new();
+        for held in reported {
+            told.insert(held.launch.task.clone());
+            self.take_held(agent, held);
+        }
+        let missing: Vec<TaskId> = self.tasks.iter().filter(|(id, entry)| entry.agent == *agent && !told.contains(*id)).map(|(id, _)| id.clone()).collect();
+        for task in missing {
+            self.untold(agent, &task);
+        }
+    }
+
+    /// A task that the agent reports.
+    fn take_held(&mut self, agent: &AgentId, held: Held) {
+        let Held { launch, update, killing } = held;
+        let task = launch.task.clone();
+        self.frameworks.entry(launch.framework.clone()).or_insert_with(|| super::Framework::orphaned(&launch, self.now_ms));
+        if !self.frameworks[&launch.framework].is_connected() {
+            self.arm_session(&launch.framework.clone());
+        }
+        if update.is_final {
+            if self.tasks.contains_key(&task) {
+                self.finish(&task, update);
+            } else if !self.ended_rows.contains_key(&task) {
+                self.remember(update, launch.token);
+            }
+            return;
+        }
+        if self.ended_rows.contains_key(&task) {
+            return;
+        }
+        let wish = self.tasks.get(&task).and_then(|entry| entry.killing.clone());
+        let known = self.tasks.get(&task).map(|entry| entry.update.clone()).filter(|known| known.seq > update.seq && known.state != TaskState::Unreachable);
+        let wish = wish.or_else(|| killing.then(|| (None, "asked".to_owned())));
+        if self.ledger.charge(agent, task.clone(), launch.framework.clone(), launch.resources.clone()).is_err() {
+            // More than the agent says it has: it is the agent's own admission that is wrong, and its word still counts.
+            self.tell("agent_overcommitted", agent.to_string(), format!("task {task} does not fit what agent {agent} reports"));
+        }
+        if let Some(framework) = self.frameworks.get_mut(&launch.framework) {
+            framework.tasks.insert(task.clone());
+        }
+        let update = known.unwrap_or(update);
+        let confirmed = true;
+        let back = self.tasks.get(&task).is_some_and(|entry| entry.update.state == TaskState::Unreachable);
+        self.tasks.insert(task.clone(), TaskEntry { agent: agent.clone(), update: update.clone(), launch, confirmed, killing: wish.clone() });
+        if back {
+            let framework = update.framework.clone();
+            self.push(&framework, super::Push::Known { update: Box::new(update) });
+        }
+        if wish.is_some() {
+            self.order(&task);
+        }
+    }
+
+    /// A task that the leader believes on the agent and the agent does not know.
+    fn untold(&mut self, agent: &AgentId, task: &TaskId) {
+        let entry = &self.tasks[task];
+        let mine = entry.launch.launch.epoch == self.epoch;
+        if mine && !entry.confirmed {
+            // Ordered under this epoch and perhaps still on its way: order it again, it is spawned once at most.
+            let (framework, resources) = (entry.launch.framework.clone(), entry.launch.resources.clone());
+            if self.ledger.charge(agent, task.clone(), framework, resources).is_ok() {
+                self.order(task);
+                return;
+            }
+        }
+        let message = format!("agent {agent} registered and does not know it");
+        self.end_by_master(task, TaskState::Dropped, "agent_restarted", message);
+    }
+
+    pub(super) fn on_beat(&mut self, caller: Caller, beat: &Beat) {
+        let epoch = self.epoch;
+        let now_ms = self.now_ms;
+        let mut again = None;
+        let beaten = match self.agents.get_mut(&beat.agent) {
+            Some(entry) if entry.incarnation.as_ref() == Some(&beat.incarnation) && entry.state == AgentState::Active && entry.epoch == epoch => {
+                entry.heard_ms = now_ms;
+                // Two beats ago it was made and it is still not here: a status was lost on its way.
+                if entry.seen < entry.made {
+                    again = entry.secret.clone();
+                }
+                entry.made = beat.status_seq;
+                Beaten { epoch, known: true, seen: entry.seen }
+            }
+            _ => Beaten { epoch, known: false, seen: 0 },
+        };
+        self.reply(caller, Reply::Beaten(beaten));
+        if let Some(secret) = again {
+            let command = Command { epoch, incarnation: beat.incarnation.clone(), order: Order::Hello };
+            self.out.push(Effect::Command { agent: beat.agent.clone(), secret, command });
+        }
+    }
+
+    /// Notes that a status of the agent arrived.
+    pub(super) fn saw_status(&mut self, agent: &AgentId, number: u64) {
+        if let Some(entry) = self.agents.get_mut(agent) {
+            entry.heard_ms = self.now_ms;
+            entry.saw(number);
+        }
+    }
+
+    /// One timer an agent, however often it registers.
+    pub(super) fn watch(&mut self, agent: &AgentId) {
+        let Some(entry) = self.agents.get_mut(agent) else { return };
+        if !entry.watched {
+            entry.watched = true;
+            let wait_ms = (entry.heard_ms + self.config.agent_timeout_ms).saturating_sub(self.now_ms);
+            self.timer(wait_ms, Timer::Agent(agent.clone()));
+        }
+    }
+
+    pub(super) fn agent_due(&mut self, agent: &AgentId) {
+        let timeout_ms = self.config.agent_timeout_ms;
+        let Some(entry) = self.agents.get_mut(agent) else { return };
+        entry.watched = false;
+        if entry.state == AgentState::Unreachable {
+            return;
+        }
+        if entry.heard_ms + timeout_ms > self.now_ms {
+            return self.watch(agent);
+        }
+        entry.state = AgentState::Unreachable;
+        entry.incarnation = None;
+        entry.secret = None;
+        let host = entry.host.clone();
+        self.register_agent(agent);
+        self.rescind_on(agent, "agent_unreachable");
+        self.ledger.remove(agent);
+        let there: Vec<TaskId> = self.tasks.iter().filter(|(_, entry)| entry.agent == *agent).map(|(id, _)| id.clone()).collect();
+        for task in there {
+            self.overlay_unreachable(&task);
+        }
+        self.tell("agent_unreachable", agent.to_string(), format!("agent {agent} on {host} is silent"));
+    }
+
+    /// The epoch was raised: every agent has to register under it before it is commanded.
+    pub(super) fn raised(&mut self, epoch: u64) {
+        if epoch <= self.epoch {
+            return;
+        }
+        self.epoch = epoch;
+        self.since_ms = self.now_ms;
+        self.invite_at_ms = Some(self.now_ms);
+        let agents: Vec<AgentId> = self.agents.keys().cloned().collect();
+        for agent in agents {
+            self.rescind_on(&agent, "new_epoch");
+        }
+        for entry in self.agents.values_mut() {
+            entry.launch_no = 0;
+        }
+    }
+}

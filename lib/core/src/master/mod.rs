@@ -1,0 +1,490 @@
+//! The master as a pure machine: who is registered, who is offered what, which task is where.
+//!
+//! All that a leader knows lives in [`Lead`] and is dropped when it steps down: a burnt epoch leaves nothing behind.
+//! What must outlive it goes to the registry before anything shows it; everything else is told again by the agents
+//! and the frameworks themselves.
+
+mod agents;
+mod frameworks;
+mod launches;
+mod offers;
+mod registry;
+mod rows;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::filter::Refusals;
+use crate::id::{AgentId, FrameworkId, MasterId, Name, Nonce, OfferId, Principal, TaskId};
+use crate::ledger::Ledger;
+use crate::seed::Seed;
+use crate::wire::agent::{Beat, Beaten, Command, Hello, Invitation, Welcome};
+use crate::wire::call::{Answer, Call, Push};
+use crate::wire::query::{Query, Rows};
+use crate::wire::{Launch, Refusal, RefusalCode, Update, Wall};
+
+pub use agents::{AgentEntry, AgentState};
+pub use frameworks::{Framework, Session};
+pub use registry::{AgentDoc, FrameworkDoc, SHARDS};
+
+/// How long a leader remembers the answer to an accept, milliseconds: longer than any caller repeats it.
+pub const ANSWERED_MS: u64 = 120_000;
+/// How many ended tasks a leader remembers; older ones are in the stream.
+pub const ENDED_MAX: usize = 10_000;
+/// The most frameworks a leader registers.
+pub const FRAMEWORKS_MAX: usize = 20_000;
+/// The most offers one framework may hold.
+pub const OFFERS_PER_FRAMEWORK_MAX: usize = 1_024;
+/// After how long without any status a launch or kill is ordered again, milliseconds.
+pub const ORDER_AGAIN_MS: u64 = 2_000;
+/// How long a leader repeats its invitation after it took over, milliseconds, and how often.
+pub const INVITE_FOR_MS: u64 = 30_000;
+/// See [`INVITE_FOR_MS`].
+pub const INVITE_EVERY_MS: u64 = 2_000;
+
+/// A caller that waits for an answer; a number that the outside made.
+pub type Caller = u64;
+
+/// What an operator sets.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This master.
+    pub master: MasterId,
+    /// The machine it runs on.
+    pub host: String,
+    /// The program's version.
+    pub version: String,
+    /// How long an offer lives, milliseconds (contract: 30 s).
+    pub offer_timeout_ms: u64,
+    /// How often agents beat, milliseconds (Mesos: 15 s).
+    pub agent_beat_ms: u64,
+    /// After how long without a beat an agent is unreachable, milliseconds (Mesos: 5 x 15 s).
+    pub agent_timeout_ms: u64,
+    /// How often frameworks beat, milliseconds.
+    pub session_beat_ms: u64,
+    /// After how long without a beat a session ends, milliseconds (contract: 15 s).
+    pub session_timeout_ms: u64,
+}
+
+impl Config {
+    /// The defaults of the contract.
+    pub fn new(master: MasterId, host: String, version: String) -> Self {
+        Config {
+            master,
+            host,
+            version,
+            offer_timeout_ms: 30_000,
+            agent_beat_ms: 15_000,
+            agent_timeout_ms: 75_000,
+            session_beat_ms: 5_000,
+            session_timeout_ms: 15_000,
+        }
+    }
+}
+
+/// What reaches the machine.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A deadline passed.
+    Tick,
+    /// What the wall clock says now, for display only.
+    Clock {
+        /// Milliseconds since 1970.
+        wall_ms: u64,
+    },
+    /// The lease is won: lead under this epoch.
+    Lead {
+        /// The epoch.
+        epoch: u64,
+        /// True randomness for ids.
+        seed: [u64; 2],
+        /// The registry as it stands.
+        registry: BTreeMap<String, String>,
+    },
+    /// The epoch was raised by the lease, because an agent had seen a higher one.
+    Raised {
+        /// The new epoch.
+        epoch: u64,
+    },
+    /// The lease is gone: forget everything.
+    StepDown,
+    /// An agent registers.
+    Hello {
+        /// Who waits for the answer.
+        caller: Caller,
+        /// The registration.
+        hello: Box<Hello>,
+    },
+    /// An agent beats.
+    Beat {
+        /// Who waits for the answer.
+        caller: Caller,
+        /// The beat.
+        beat: Beat,
+    },
+    /// A framework calls.
+    Call {
+        /// Who waits for the answer.
+        caller: Caller,
+        /// As whom, told by the subject.
+        principal: Principal,
+        /// The call.
+        call: Box<Call>,
+    },
+    /// Somebody asks.
+    Query {
+        /// Who waits for the answer.
+        caller: Caller,
+        /// As whom, told by the subject.
+        principal: Principal,
+        /// The question.
+        query: Query,
+    },
+    /// A status, by the subject of that agent.
+    Status {
+        /// The agent of the subject.
+        agent: AgentId,
+        /// The status.
+        update: Box<Update>,
+    },
+    /// A standby says that it is there.
+    Standby {
+        /// The standby.
+        master: MasterId,
+        /// Its machine.
+        host: String,
+        /// Its version.
+        version: String,
+    },
+}
+
+/// An answer to a caller.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// To a registration.
+    Welcome(Welcome),
+    /// To a beat.
+    Beaten(Beaten),
+    /// To a call.
+    Answer(Answer),
+    /// To a question.
+    Rows(Box<Rows>),
+}
+
+/// What happened, for operators; kept in the event stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Happening {
+    /// Always `event/1`.
+    pub meso: String,
+    /// A stable word: `leader`, `agent_added`, `agent_unreachable`, `agent_back`, `framework_added`, `framework_removed`.
+    pub kind: String,
+    /// The agent, framework or master it is about.
+    pub about: String,
+    /// The same for people.
+    pub message: String,
+    /// When.
+    pub ts: String,
+    /// The same in milliseconds since 1970.
+    pub ts_ms: u64,
+}
+
+/// What must become true outside, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Stored durably before anything that follows; if it cannot be, the rest is dropped and the master steps down.
+    Registry {
+        /// The document.
+        key: String,
+        /// Its whole new text.
+        doc: String,
+    },
+    /// Answer a caller.
+    Reply {
+        /// Who waits.
+        caller: Caller,
+        /// The answer.
+        reply: Reply,
+    },
+    /// Send a framework something.
+    Push {
+        /// Its principal.
+        principal: Principal,
+        /// The framework.
+        framework: FrameworkId,
+        /// What.
+        push: Push,
+    },
+    /// Command an agent.
+    Command {
+        /// The agent.
+        agent: AgentId,
+        /// The secret token of its subject.
+        secret: Nonce,
+        /// The command.
+        command: Command,
+    },
+    /// Publish a status that the master made, and have it stored.
+    Publish(Box<Update>),
+    /// Publish an event for operators.
+    Tell(Happening),
+    /// Invite all agents.
+    Invite(Invitation),
+    /// Ask the lease for a higher epoch than this.
+    RaiseAbove {
+        /// The epoch an agent reported.
+        epoch: u64,
+    },
+}
+
+/// A task as the leader knows it.
+#[derive(Clone, Debug)]
+pub struct TaskEntry {
+    /// The launch as ordered or reported.
+    pub launch: Launch,
+    /// Where it is.
+    pub agent: AgentId,
+    /// The latest status; a staging one before the first.
+    pub update: Update,
+    /// True once the agent said anything of it.
+    confirmed: bool,
+    /// Somebody asked for its end: grace and reason.
+    killing: Option<(Option<u64>, String)>,
+}
+
+/// The master.
+#[derive(Debug)]
+pub struct Master {
+    config: Config,
+    wall_offset_ms: i64,
+    lead: Option<Box<Lead>>,
+}
+
+/// All that a leader knows.
+#[derive(Debug)]
+pub struct Lead {
+    config: Config,
+    /// The clock of this step.
+    now_ms: u64,
+    wall: Wall,
+    epoch: u64,
+    since_ms: u64,
+    invite_at_ms: Option<u64>,
+    seed: Seed,
+    ledger: Ledger,
+    agents: BTreeMap<AgentId, AgentEntry>,
+    frameworks: BTreeMap<FrameworkId, Framework>,
+    names: BTreeMap<(Principal, Name), FrameworkId>,
+    tasks: BTreeMap<TaskId, TaskEntry>,
+    ended: VecDeque<TaskId>,
+    ended_rows: BTreeMap<TaskId, (Update, Nonce)>,
+    offers: BTreeMap<OfferId, offers::OfferEntry>,
+    refusals: Refusals,
+    refusals_at_ms: Option<u64>,
+    answered: BTreeMap<OfferId, (u64, Vec<TaskId>)>,
+    /// Agents whose free resources changed since the last allocation.
+    fresh_agents: BTreeSet<AgentId>,
+    /// Frameworks that may want something new since the last allocation.
+    fresh_frameworks: BTreeSet<FrameworkId>,
+    /// What to look at when: orders to repeat, sessions, agents, offers.
+    timers: BTreeSet<(u64, Timer)>,
+    standbys: BTreeMap<MasterId, (u64, String, String)>,
+    out: Vec<Effect>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Order(TaskId),
+    Offer(OfferId),
+    Session(FrameworkId),
+    Agent(AgentId),
+    Refusals,
+    Answered,
+}
+
+impl Master {
+    /// A standby.
+    pub fn new(config: Config) -> Self {
+        Master { config, wall_offset_ms: 0, lead: None }
+    }
+
+    /// The epoch under which it leads, if it does.
+    pub fn epoch(&self) -> Option<u64> {
+        self.lead.as_ref().map(|lead| lead.epoch)
+    }
+
+    /// What it knows while it leads; for the invariants of simulator and tests.
+    pub fn lead(&self) -> Option<&Lead> {
+        self.lead.as_deref()
+    }
+
+    /// When to call again with `Tick` if nothing else happens; now, if there is something to allocate.
+    pub fn deadline(&self) -> Option<u64> {
+        let lead = self.lead.as_ref()?;
+        if lead.wants_allocation() {
+            return Some(lead.now_ms);
+        }
+        let timer = lead.timers.first().map(|(at, _)| *at);
+        [timer, lead.invite_at_ms].into_iter().flatten().min()
+    }
+
+    /// Feeds one event in; says, in order, what must now become true outside.
+    pub fn step(&mut self, now_ms: u64, event: Event) -> Vec<Effect> {
+        match &event {
+            Event::Clock { wall_ms } => self.wall_offset_ms = *wall_ms as i64 - now_ms as i64,
+            Event::StepDown => self.lead = None,
+            Event::Lead { epoch, seed, registry } => {
+                // A burnt epoch is never led again, whatever a late success says.
+                if self.lead.as_ref().is_none_or(|lead| lead.epoch < *epoch) {
+                    let wall = Wall(now_ms.saturating_add_signed(self.wall_offset_ms));
+                    self.lead = Some(Box::new(Lead::begin(self.config.clone(), now_ms, wall, *epoch, *seed, registry)));
+                }
+            }
+            _ => {}
+        }
+        let wall = Wall(now_ms.saturating_add_signed(self.wall_offset_ms));
+        let Some(lead) = &mut self.lead else { return not_leading(event) };
+        lead.now_ms = lead.now_ms.max(now_ms);
+        lead.wall = wall;
+        let is_tick = matches!(event, Event::Tick);
+        lead.on_event(event);
+        lead.on_time();
+        if is_tick {
+            lead.allocate();
+        }
+        std::mem::take(&mut lead.out)
+    }
+}
+
+/// A standby answers nobody's call with a verdict; it only says that it is not the one to ask.
+fn not_leading(event: Event) -> Vec<Effect> {
+    let refusal = || Refusal::new(RefusalCode::NotLeading, "this master does not lead; ask again");
+    match event {
+        Event::Call { caller, .. } => vec![Effect::Reply { caller, reply: Reply::Answer(Answer::Refused(refusal())) }],
+        Event::Query { caller, .. } => vec![Effect::Reply { caller, reply: Reply::Rows(Box::new(Rows::Refused { refusal: refusal() })) }],
+        _ => Vec::new(),
+    }
+}
+
+impl Lead {
+    fn begin(config: Config, now_ms: u64, wall: Wall, epoch: u64, seed: [u64; 2], registry: &BTreeMap<String, String>) -> Self {
+        let mut lead = Lead {
+            now_ms,
+            wall,
+            epoch,
+            since_ms: now_ms,
+            invite_at_ms: Some(now_ms),
+            seed: Seed::new(seed),
+            ledger: Ledger::default(),
+            agents: BTreeMap::new(),
+            frameworks: BTreeMap::new(),
+            names: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            ended: VecDeque::new(),
+            ended_rows: BTreeMap::new(),
+            offers: BTreeMap::new(),
+            refusals: Refusals::default(),
+            refusals_at_ms: None,
+            answered: BTreeMap::new(),
+            fresh_agents: BTreeSet::new(),
+            fresh_frameworks: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            standbys: BTreeMap::new(),
+            out: Vec::new(),
+            config,
+        };
+        lead.read_registry(registry);
+        lead.tell("leader", lead.config.master.to_string(), format!("leads under epoch {epoch}"));
+        lead
+    }
+
+    /// The ledger, for the invariants.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The live tasks, for the invariants.
+    pub fn tasks(&self) -> &BTreeMap<TaskId, TaskEntry> {
+        &self.tasks
+    }
+
+    /// The agents, for the invariants.
+    pub fn agents(&self) -> &BTreeMap<AgentId, AgentEntry> {
+        &self.agents
+    }
+
+    /// The frameworks, for the invariants.
+    pub fn frameworks(&self) -> &BTreeMap<FrameworkId, Framework> {
+        &self.frameworks
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Tick | Event::Clock { .. } | Event::Lead { .. } | Event::StepDown => {}
+            Event::Raised { epoch } => self.raised(epoch),
+            Event::Hello { caller, hello } => self.on_hello(caller, *hello),
+            Event::Beat { caller, beat } => self.on_beat(caller, &beat),
+            Event::Call { caller, principal, call } => {
+                if let Some(answer) = self.on_call(caller, &principal, *call) {
+                    self.reply(caller, Reply::Answer(answer));
+                }
+            }
+            Event::Query { caller, principal, query } => {
+                let rows = self.rows(&principal, &query);
+                self.reply(caller, Reply::Rows(Box::new(rows)));
+            }
+            Event::Status { agent, update } => self.on_status(&agent, *update),
+            Event::Standby { master, host, version } => {
+                self.standbys.insert(master, (self.now_ms, host, version));
+            }
+        }
+    }
+
+    fn on_time(&mut self) {
+        if self.invite_at_ms.is_some_and(|at| at <= self.now_ms) {
+            self.out.push(Effect::Invite(Invitation { epoch: self.epoch, master: self.config.master.clone() }));
+            let again = self.now_ms + INVITE_EVERY_MS;
+            self.invite_at_ms = (again < self.since_ms + INVITE_FOR_MS).then_some(again);
+        }
+        while let Some((at, timer)) = self.timers.first().cloned() {
+            if at > self.now_ms {
+                break;
+            }
+            self.timers.remove(&(at, timer.clone()));
+            match timer {
+                Timer::Order(task) => self.order_again(&task),
+                Timer::Offer(offer) => self.expire(&offer),
+                Timer::Session(framework) => self.session_due(&framework),
+                Timer::Agent(agent) => self.agent_due(&agent),
+                Timer::Refusals => self.refusals_due(),
+                Timer::Answered => {
+                    let now_ms = self.now_ms;
+                    self.answered.retain(|_, (at, _)| *at + ANSWERED_MS > now_ms);
+                    if !self.answered.is_empty() {
+                        self.timer(ANSWERED_MS / 2, Timer::Answered);
+                    }
+                }
+            }
+        }
+    }
+
+    fn timer(&mut self, after_ms: u64, timer: Timer) {
+        self.timers.insert((self.now_ms + after_ms, timer));
+    }
+
+    fn reply(&mut self, caller: Caller, reply: Reply) {
+        self.out.push(Effect::Reply { caller, reply });
+    }
+
+    fn push(&mut self, framework: &FrameworkId, push: Push) {
+        if let Some(entry) = self.frameworks.get(framework) {
+            if entry.session.is_some() {
+                self.out.push(Effect::Push { principal: entry.principal.clone(), framework: framework.clone(), push });
+            }
+        }
+    }
+
+    fn tell(&mut self, kind: &str, about: String, message: String) {
+        self.out.push(Effect::Tell(Happening { meso: "event/1".to_owned(), kind: kind.to_owned(), about, message, ts: self.wall.text(), ts_ms: self.wall.0 }));
+    }
+}

@@ -1,0 +1,107 @@
+//! What a tool says to the agent of a task: output by offset, input with credit, signals. Never through the master.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Nonce, TaskId};
+
+/// The most bytes of output or input in one message; with its header it stays below the server's 1 MiB.
+pub const CHUNK_BYTES_MAX: usize = 896 * 1024;
+
+/// The longest time an agent holds a request open for bytes to come, milliseconds.
+pub const HOLD_MS_MAX: u64 = 10_000;
+
+/// Which of a task's two outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// A request to an agent. The token of the task is the right to ask.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ask {
+    /// The task.
+    pub task: TaskId,
+    /// Its token.
+    pub token: Nonce,
+    /// What is asked.
+    pub what: What,
+}
+
+/// What can be asked of a task's agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum What {
+    /// Bytes from an offset; waits up to `wait_ms` if there are none yet.
+    Read {
+        /// Which output.
+        stream: Stream,
+        /// From where, in bytes since the task began.
+        offset: u64,
+        /// At most so many, below [`CHUNK_BYTES_MAX`].
+        max: u32,
+        /// How long to wait for the first byte, milliseconds, at most [`HOLD_MS_MAX`].
+        wait_ms: u64,
+        /// Whether the reader is one that output waits for.
+        #[serde(default)]
+        follow: bool,
+    },
+    /// Where the output stands: for `meso-logs -n`.
+    Size {
+        /// Which output.
+        stream: Stream,
+    },
+    /// Bytes for standard input follow the header; answered when they are taken.
+    Write {
+        /// Bytes sent before these.
+        offset: u64,
+        /// Nothing follows them.
+        #[serde(default)]
+        end: bool,
+    },
+    /// Sends the task a signal.
+    Signal {
+        /// The signal's number on the agent.
+        signal: i32,
+    },
+}
+
+/// The header of the answer; for a read the bytes follow it after one newline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "meso", rename_all = "snake_case")]
+pub enum Told {
+    /// To a read.
+    Bytes {
+        /// Where the bytes begin: later than asked for if earlier ones were rotated away.
+        offset: u64,
+        /// True if nothing follows these bytes, ever.
+        end: bool,
+    },
+    /// To a size.
+    Size {
+        /// The first offset still kept.
+        first: u64,
+        /// One past the last byte there is.
+        last: u64,
+        /// True if the task ended.
+        end: bool,
+    },
+    /// To a write or a signal: all input up to here is taken.
+    Taken {
+        /// Bytes of input taken since the task began.
+        offset: u64,
+        /// True if the task reads no more.
+        #[serde(default)]
+        closed: bool,
+    },
+    /// No, and why.
+    No {
+        /// A stable word: `unknown_task`, `not_yours`, `ended`, `io`.
+        code: String,
+        /// For people.
+        message: String,
+    },
+}
