@@ -111,7 +111,7 @@ fn usage_failure(tool: Tool, error: &clap::Error) -> Failure {
     for line in text.lines() {
         let trimmed = line.trim();
         if let Some(found) = trimmed.strip_prefix("tip: ") {
-            tip.get_or_insert_with(|| next_step_of(found));
+            tip = tip.or_else(|| next_step_of(found));
         }
         // The message is the first paragraph; usage and the pointer to --help follow.
         in_message &= !trimmed.is_empty();
@@ -128,10 +128,12 @@ fn usage_failure(tool: Tool, error: &clap::Error) -> Failure {
     Failure::usage(what).hint(tip.unwrap_or_else(|| format!("{} --help", tool.name)))
 }
 
-/// What to type, out of clap's sentence about it: `a similar argument exists: '--often'`, `to pass '-x' as a value, use '-- -x'`.
-fn next_step_of(tip: &str) -> String {
-    let after = ["exists: ", "exist: ", ", use "].iter().find_map(|before| tip.split_once(before)).map_or(tip, |(_, after)| after);
-    after.replace('\'', "")
+/// What to type, out of a tip of clap's: `--often` out of `a similar argument exists: '--often'`.
+///
+/// Other tips, such as how to pass a mistyped flag as a value, help fewer people than the list of flags.
+fn next_step_of(tip: &str) -> Option<String> {
+    let (_, names) = tip.split_once("exists: ").or_else(|| tip.split_once("exist: "))?;
+    Some(names.replace('\'', ""))
 }
 
 fn with_runtime(run: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
@@ -220,6 +222,7 @@ mod tests {
         let failure = usage_error(&["--oftne", "3", "x"]);
         assert_eq!(failure.what(), "unexpected argument '--oftne' found");
         assert_eq!(failure.next_step(), Some("--often"));
+        assert_eq!(usage_error(&["--zzz", "x"]).next_step(), Some("meso-try --help"));
         assert_eq!(failure.exit(ToolKind::Speaks), Exit::OURS);
         assert_eq!(failure.exit(ToolKind::Plain), Exit::USAGE);
     }

@@ -1,7 +1,7 @@
 //! The frame as a process: what a shell sees of a tool that fails, panics, or loses its reader
 //!
 //! This program is the test and the tool at once: started again with `MESO_FRAME_TEST` set, it is a tool.
-use meso_cli::{Column, Exit, Failure, Format, LineIn, LineOut, LineRead, Listing, Tool, ToolKind, Until, Written};
+use meso_cli::{Column, Exit, Failure, Format, LineIn, LineOut, LineRead, Listing, Progress, Tool, ToolKind, Until, Written};
 use std::{
     env,
     fs::File,
@@ -42,6 +42,24 @@ async fn act(args: Args) -> Result<Exit, Failure> {
             let _ = Listing { columns: vec![Column::id("ID", "id")], rows }.print(&Format::Jsonl)?;
             Ok(Exit::DONE)
         }
+        "table" => {
+            let row = serde_json::json!({"id": "task_7k3q9x2mfa", "text": "日本語".repeat(40), "cpus": 1.5});
+            let rows = vec![row.as_object().cloned().expect("it is an object")];
+            let columns = vec![Column::id("ID", "id"), Column::text("TEXT", "text"), Column::number("CPUS", "cpus")];
+            let _ = Listing { columns, rows }.print(&Format::Table)?;
+            Ok(Exit::DONE)
+        }
+        "work" => {
+            let bar = Progress::bar(3, false);
+            let mut out = LineOut::stdout()?;
+            for step in 1..=3 {
+                tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+                let _ = out.bytes(format!("step {step}").as_bytes())?;
+                meso_cli::complain("a word");
+                bar.advance(1);
+            }
+            Ok(Exit::DONE)
+        }
         "read-one-line" => {
             let mut lines = LineIn::stdin(Until::Newline);
             match lines.next().await? {
@@ -66,13 +84,14 @@ fn main() -> ExitCode {
         let prose = ".TH MESO\\-FRAME 1\n@OPTIONS@\n@EXIT@\n";
         return meso_cli::main(Tool { name: "meso-frame", kind, prose }, act);
     }
-    let tests: [(&str, fn()); 8] = [
+    let tests: [(&str, fn()); 9] = [
         ("codes_by_audience", codes_by_audience),
         ("failures_are_two_harmless_lines", failures_are_two_harmless_lines),
         ("panics_show_no_insides", panics_show_no_insides),
         ("a_reader_that_leaves_is_no_failure", a_reader_that_leaves_is_no_failure),
         ("a_full_disk_is_a_failure", a_full_disk_is_a_failure),
         ("early_ends_need_nothing", early_ends_need_nothing),
+        ("a_pipe_gets_data_only", a_pipe_gets_data_only),
         ("stdin_never_holds_the_tool", stdin_never_holds_the_tool),
         ("arguments_may_be_anything", arguments_may_be_anything),
     ];
@@ -157,6 +176,16 @@ fn early_ends_need_nothing() {
     assert!(text(&["--generate", "man"]).contains("128+n"));
     assert!(text(&["--generate", "bash"]).contains("meso-frame"));
     assert_eq!(run("plain", &["--generate", "pdf"]).status.code(), Some(2));
+}
+
+/// Shows that where nobody looks there is no bar, no bold and no cut, whatever the environment says of a terminal.
+fn a_pipe_gets_data_only() {
+    let run = |what: &str| tool("plain", &[what]).envs([("TERM", "xterm-256color"), ("COLUMNS", "40")]).output().expect("this program can be started");
+    let work = run("work");
+    assert_eq!(String::from_utf8_lossy(&work.stdout), "step 1\nstep 2\nstep 3\n");
+    assert_eq!(stderr(&work), "meso-frame: a word\n".repeat(3));
+    let table = String::from_utf8(run("table").stdout).expect("it is text");
+    assert!(table.starts_with("ID") && table.contains(&"日本語".repeat(40)) && !table.contains('\u{1b}'), "{table}");
 }
 
 /// Shows that a tool reads what it is given, and that a read nobody waits for any more does not keep it from ending.
