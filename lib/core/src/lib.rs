@@ -7,6 +7,7 @@ pub mod duration;
 pub mod filter;
 pub mod id;
 pub mod json;
+pub mod launcher;
 pub mod ledger;
 pub mod master;
 pub mod resources;

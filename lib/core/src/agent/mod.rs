@@ -15,7 +15,7 @@ use crate::id::{AgentId, Nonce, TaskId};
 use crate::resources::Resources;
 use crate::task::TaskState;
 use crate::wire::agent::{Beat, Beaten, Command, Held, Hello, Invitation, Order, Welcome};
-use crate::wire::{Launch, LaunchId, MESSAGE_BYTES_MAX, PROTOCOL, Refusal, Span, Update, UpdateKind, Wall};
+use crate::wire::{Launch, MESSAGE_BYTES_MAX, PROTOCOL, Refusal, Span, Update, UpdateKind, Wall};
 
 /// Between TERM and KILL where nobody says otherwise, milliseconds.
 pub const KILL_GRACE_MS: u64 = 3_000;
@@ -788,7 +788,3 @@ fn size(bytes: u64) -> String {
     format!("{bytes}")
 }
 
-/// The launch that an ended container of unknown origin would belong to; for callers that key containers by launch.
-pub fn container_key(launch: &LaunchId, task: &TaskId) -> String {
-    format!("{task}-{}-{}", launch.epoch, launch.index)
-}

@@ -1,0 +1,729 @@
+//! A framework that runs jobs: the machine inside `meso-launch`.
+//!
+//! It subscribes with what one task needs and how many it would launch, accepts what is offered, follows the tasks,
+//! retries, and survives a change of leader: accepts are repeated until answered, tasks are claimed until their fate is told.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::id::{AgentId, FrameworkId, Name, Nonce, TaskId};
+use crate::resources::Request;
+use crate::role::Role;
+use crate::seed::Seed;
+use crate::task::TaskState;
+use crate::wire::call::{Accept, Answer, Call, Claim, Demand, Push, Subscribe, TaskToken};
+use crate::wire::{Offer, PROTOCOL, Refusal, RefusalCode, TASKS_PER_ACCEPT_MAX, Task, Update};
+
+/// How long to wait before a call that nobody answered is made again, milliseconds; doubles up to [`AGAIN_MS_MAX`].
+pub const AGAIN_MS: u64 = 100;
+/// See [`AGAIN_MS`].
+pub const AGAIN_MS_MAX: u64 = 2_000;
+/// How often the fate of all tasks is asked for, in case a status was lost unnoticed, milliseconds.
+pub const RECONCILE_MS: u64 = 30_000;
+/// The most tasks asked for in one call.
+pub const CLAIMS_PER_CALL_MAX: usize = 1_000;
+/// The largest accept, in bytes of its tasks, so that it and the launches it causes fit a message.
+pub const ACCEPT_BYTES_MAX: usize = 200 * 1024;
+/// For how long an offer that came too late is refused, milliseconds.
+pub const REFUSE_MS: u64 = 5_000;
+
+/// What one run of the tool is.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The framework's id, fresh.
+    pub framework: FrameworkId,
+    /// This process.
+    pub session: Nonce,
+    /// A durable name, if asked for.
+    pub name: Option<Name>,
+    /// The role its share counts in.
+    pub role: Role,
+    /// Who runs it, for people.
+    pub who: String,
+    /// What each task needs.
+    pub request: Request,
+    /// A `--where` expression, or empty.
+    pub condition: String,
+    /// Only this agent.
+    pub on: Option<String>,
+    /// How many tasks at once.
+    pub at_once_max: u32,
+    /// How often a failed task is run again.
+    pub retries: u32,
+    /// How often a lost task is run again.
+    pub retries_lost: u32,
+    /// By when a job must have been accepted, milliseconds from its arrival.
+    pub start_deadline_ms: Option<u64>,
+    /// How long a named framework's tasks live on without a session, milliseconds.
+    pub failover_ms: u64,
+    /// True randomness for task ids and tokens.
+    pub seed: [u64; 2],
+}
+
+/// A job: one task to be run to its end.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Its number, from 1.
+    pub index: u64,
+    /// The task; a fresh id is made for each attempt unless it has one.
+    pub task: Task,
+}
+
+/// What reaches the machine.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A deadline passed.
+    Tick,
+    /// A job to run.
+    Job(Box<Job>),
+    /// The answer to a call; none if nobody answered in time.
+    Answer {
+        /// The number of the call.
+        no: u64,
+        /// The answer.
+        answer: Option<Answer>,
+    },
+    /// The leader sends something.
+    Push(Push),
+    /// A status.
+    Update(Box<Update>),
+    /// Statuses may have been missed: the connection was away, or fell behind.
+    Gap,
+    /// Launch no more; jobs without a task end as interrupted.
+    Cancel,
+    /// End all tasks.
+    Kill {
+        /// Between TERM and KILL, milliseconds.
+        grace_ms: Option<u64>,
+    },
+    /// All is done: end the session.
+    Leave,
+}
+
+/// Why a job ended without a status of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The leader refused it.
+    Refused(Refusal),
+    /// No offer came by the deadline.
+    StartDeadline,
+    /// Interrupted before it had a task.
+    Interrupted,
+    /// The framework was torn down, or its name is held by another.
+    Removed(String),
+}
+
+/// What must become true outside, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Call the leader; the answer comes as `Answer`.
+    Call {
+        /// Its number.
+        no: u64,
+        /// The call.
+        call: Box<Call>,
+    },
+    /// The framework's id is another one than proposed: listen for its statuses.
+    Framework(FrameworkId),
+    /// A job's task is accepted: its output can be followed.
+    Begun {
+        /// The job.
+        index: u64,
+        /// The task.
+        task: TaskId,
+        /// Where.
+        agent: AgentId,
+        /// Its host name, as the offer told it.
+        host: String,
+        /// Opens its output and input.
+        token: Nonce,
+        /// From 1.
+        attempt: u32,
+    },
+    /// A status that is news.
+    News {
+        /// The job.
+        index: u64,
+        /// The status.
+        update: Box<Update>,
+    },
+    /// A task ended and its job is tried again.
+    Again {
+        /// The job.
+        index: u64,
+        /// How the attempt ended.
+        update: Box<Update>,
+    },
+    /// A job ended with its task's last status.
+    Ended {
+        /// The job.
+        index: u64,
+        /// The last status.
+        update: Box<Update>,
+        /// How many attempts it took.
+        attempts: u32,
+    },
+    /// A job ended without.
+    Failed {
+        /// The job.
+        index: u64,
+        /// Why.
+        failure: Failure,
+    },
+    /// The leader answered: so many agents are known.
+    Registered {
+        /// How many.
+        agents: u32,
+    },
+    /// The session is over.
+    Left,
+}
+
+#[derive(Clone, Debug)]
+struct Pending {
+    job: Job,
+    attempt: u32,
+    retries: u32,
+    lost: u32,
+    arrived_ms: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Flight {
+    pending: Pending,
+    agent: AgentId,
+    host: String,
+    epoch: u64,
+    token: Nonce,
+    begun: bool,
+    seq: u64,
+    state: TaskState,
+    killing: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Asked {
+    Subscribe,
+    Demand,
+    Accept(Accept),
+    Decline,
+    Kill,
+    Beat,
+    Reconcile,
+    Leave,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Launcher {
+    config: Config,
+    seed: Seed,
+    framework: FrameworkId,
+    epoch: u64,
+    subscribed: bool,
+    subscribing: bool,
+    subscribe_at_ms: Option<u64>,
+    again_ms: u64,
+    beat_ms: u64,
+    beat_at_ms: Option<u64>,
+    beating: bool,
+    reconcile_at_ms: u64,
+    call_no: u64,
+    calls: BTreeMap<u64, Asked>,
+    accepts_again: VecDeque<(u64, Accept)>,
+    kill_again_at_ms: Option<u64>,
+    kill_grace_ms: Option<u64>,
+    pending: VecDeque<Pending>,
+    deadlines: BTreeSet<(u64, u64)>,
+    flights: BTreeMap<TaskId, Flight>,
+    /// How many more tasks the leader believes we would launch.
+    told: Option<u32>,
+    demanding: bool,
+    cancelled: bool,
+    leaving: bool,
+    over: bool,
+}
+
+impl Launcher {
+    /// A launcher without jobs.
+    pub fn new(config: Config, now_ms: u64) -> Self {
+        Launcher {
+            seed: Seed::new(config.seed),
+            framework: config.framework.clone(),
+            config,
+            epoch: 0,
+            subscribed: false,
+            subscribing: false,
+            subscribe_at_ms: None,
+            again_ms: AGAIN_MS,
+            beat_ms: 5_000,
+            beat_at_ms: None,
+            beating: false,
+            reconcile_at_ms: now_ms + RECONCILE_MS,
+            call_no: 0,
+            calls: BTreeMap::new(),
+            accepts_again: VecDeque::new(),
+            kill_again_at_ms: None,
+            kill_grace_ms: None,
+            pending: VecDeque::new(),
+            deadlines: BTreeSet::new(),
+            flights: BTreeMap::new(),
+            told: None,
+            demanding: false,
+            cancelled: false,
+            leaving: false,
+            over: false,
+        }
+    }
+
+    /// The framework's id.
+    pub fn framework(&self) -> &FrameworkId {
+        &self.framework
+    }
+
+    /// How many jobs have no task yet.
+    pub fn waiting(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// How many tasks are out.
+    pub fn flying(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// When to call again with `Tick` if nothing else happens.
+    pub fn deadline(&self) -> Option<u64> {
+        if self.over {
+            return None;
+        }
+        let start = self.deadlines.first().map(|(at, _)| *at);
+        let accept = self.accepts_again.front().map(|(at, _)| *at);
+        let reconcile = (!self.flights.is_empty()).then_some(self.reconcile_at_ms);
+        [start, accept, reconcile, self.subscribe_at_ms, self.beat_at_ms.filter(|_| !self.beating), self.kill_again_at_ms].into_iter().flatten().min()
+    }
+
+    /// Feeds one event in; says, in order, what must now become true outside.
+    pub fn step(&mut self, now_ms: u64, event: Event) -> Vec<Effect> {
+        let mut out = Vec::new();
+        match event {
+            Event::Tick => {}
+            Event::Job(job) => self.on_job(now_ms, *job, &mut out),
+            Event::Answer { no, answer } => {
+                if let Some(asked) = self.calls.remove(&no) {
+                    self.on_answer(now_ms, asked, answer, &mut out);
+                }
+            }
+            Event::Push(push) => self.on_push(now_ms, push, &mut out),
+            Event::Update(update) => self.on_update(now_ms, *update, &mut out),
+            Event::Gap => self.reconcile_at_ms = now_ms,
+            Event::Cancel => self.cancel(Failure::Interrupted, &mut out),
+            Event::Kill { grace_ms } => {
+                self.cancel(Failure::Interrupted, &mut out);
+                self.kill_grace_ms = grace_ms;
+                self.kill_again_at_ms = Some(now_ms);
+            }
+            Event::Leave => self.leaving = true,
+        }
+        self.on_time(now_ms, &mut out);
+        out
+    }
+
+    fn call(&mut self, asked: Asked, call: Call, out: &mut Vec<Effect>) {
+        self.call_no += 1;
+        self.calls.insert(self.call_no, asked);
+        out.push(Effect::Call { no: self.call_no, call: Box::new(call) });
+    }
+
+    fn on_job(&mut self, now_ms: u64, job: Job, out: &mut Vec<Effect>) {
+        if self.cancelled || self.over {
+            out.push(Effect::Failed { index: job.index, failure: Failure::Interrupted });
+            return;
+        }
+        if let Some(after_ms) = self.config.start_deadline_ms {
+            self.deadlines.insert((now_ms + after_ms, job.index));
+        }
+        self.pending.push_back(Pending { job, attempt: 1, retries: self.config.retries, lost: self.config.retries_lost, arrived_ms: now_ms });
+    }
+
+    /// How many more tasks could be launched now.
+    fn room(&self) -> u32 {
+        let free = (self.config.at_once_max as usize).saturating_sub(self.flights.len());
+        u32::try_from(free.min(self.pending.len())).unwrap_or(u32::MAX)
+    }
+
+    fn demand(&self) -> Option<Demand> {
+        let count = self.room();
+        (count > 0).then(|| Demand { request: self.config.request.clone(), count, condition: self.config.condition.clone(), on: self.config.on.clone() })
+    }
+
+    fn subscribe(&mut self, out: &mut Vec<Effect>) {
+        self.subscribing = true;
+        self.subscribe_at_ms = None;
+        let demand = self.demand();
+        self.told = Some(demand.as_ref().map_or(0, |demand| demand.count));
+        let call = Subscribe {
+            v: PROTOCOL,
+            framework: self.framework.clone(),
+            session: self.config.session.clone(),
+            name: self.config.name.clone(),
+            role: self.config.role.clone(),
+            who: self.config.who.clone(),
+            // The id of a known name is told by the answer: offers before it would go unheard.
+            demand: demand.filter(|_| self.config.name.is_none() || self.epoch > 0),
+            failover_ms: self.config.failover_ms,
+            claims: Vec::new(),
+        };
+        if call.demand.is_none() {
+            self.told = Some(0);
+        }
+        self.call(Asked::Subscribe, Call::Subscribe(call), out);
+    }
+
+    fn on_answer(&mut self, now_ms: u64, asked: Asked, answer: Option<Answer>, out: &mut Vec<Effect>) {
+        if let Some(Answer::Refused(refusal)) = &answer {
+            if refusal.code == RefusalCode::UnknownFramework && !matches!(asked, Asked::Subscribe | Asked::Leave) {
+                // A new leader, or a session that lapsed while we were away.
+                self.lost_session(now_ms);
+            }
+        }
+        match asked {
+            Asked::Subscribe => self.on_subscribed(now_ms, answer, out),
+            Asked::Demand => {
+                self.demanding = false;
+                if !matches!(answer, Some(Answer::Done {})) {
+                    self.told = None;
+                    if answer.is_none() {
+                        self.lost_session(now_ms);
+                    }
+                }
+                if let Some(Answer::Refused(refusal)) = answer {
+                    if refusal.code == RefusalCode::BadRequest {
+                        self.cancel(Failure::Refused(refusal), out);
+                    }
+                }
+            }
+            Asked::Accept(accept) => self.on_accepted(now_ms, accept, answer, out),
+            Asked::Beat => {
+                self.beating = false;
+                let wait_ms = if matches!(answer, Some(Answer::Done {})) { self.beat_ms } else { AGAIN_MS_MAX.min(self.beat_ms) };
+                self.beat_at_ms = Some(now_ms + wait_ms);
+                if let Some(Answer::Refused(refusal)) = answer {
+                    if refusal.code == RefusalCode::NameHeld {
+                        self.removed(refusal.message, out);
+                    }
+                }
+            }
+            Asked::Kill => self.kill_again_at_ms = (!self.flights.is_empty()).then_some(now_ms + AGAIN_MS_MAX),
+            Asked::Leave => {
+                // Without an answer the session lapses by itself; that is the same end, later.
+                self.over = true;
+                out.push(Effect::Left);
+            }
+            Asked::Decline | Asked::Reconcile => {}
+        }
+    }
+
+    fn lost_session(&mut self, now_ms: u64) {
+        if !self.subscribing {
+            self.subscribed = false;
+            self.subscribe_at_ms = Some(now_ms + self.again_ms);
+            self.again_ms = (self.again_ms * 2).min(AGAIN_MS_MAX);
+        }
+    }
+
+    fn on_subscribed(&mut self, now_ms: u64, answer: Option<Answer>, out: &mut Vec<Effect>) {
+        self.subscribing = false;
+        match answer {
+            Some(Answer::Subscribed { framework, epoch, beat_ms, agents, .. }) => {
+                let again = self.epoch > 0;
+                self.subscribed = true;
+                self.again_ms = AGAIN_MS;
+                self.epoch = epoch;
+                self.beat_ms = beat_ms.clamp(50, 3_600_000);
+                self.beat_at_ms = Some(now_ms + self.beat_ms);
+                if framework != self.framework {
+                    self.framework = framework.clone();
+                    out.push(Effect::Framework(framework));
+                }
+                if again {
+                    self.reconcile_at_ms = now_ms;
+                }
+                out.push(Effect::Registered { agents });
+            }
+            Some(Answer::Refused(refusal)) if matches!(refusal.code, RefusalCode::Busy | RefusalCode::Recovering | RefusalCode::NotLeading) => self.lost_session(now_ms),
+            Some(Answer::Refused(refusal)) => self.cancel(Failure::Refused(refusal), out),
+            _ => self.lost_session(now_ms),
+        }
+    }
+
+    fn on_push(&mut self, now_ms: u64, push: Push, out: &mut Vec<Effect>) {
+        match push {
+            Push::Offers { epoch, session, offers } if session == self.config.session => {
+                self.epoch = self.epoch.max(epoch);
+                let mut spare = Vec::new();
+                for offer in offers {
+                    if !self.use_offer(epoch, &offer, out) {
+                        spare.push(offer.id);
+                    }
+                }
+                if !spare.is_empty() {
+                    let call = Call::Decline { framework: self.framework.clone(), session: self.config.session.clone(), offers: spare, refuse_ms: REFUSE_MS };
+                    self.call(Asked::Decline, call, out);
+                }
+            }
+            Push::Known { update } => self.on_update(now_ms, *update, out),
+            Push::Removed { session, reason } if session == self.config.session => self.removed(reason, out),
+            _ => {}
+        }
+    }
+
+    /// Launches as many jobs on the offer as fit; false if none.
+    fn use_offer(&mut self, epoch: u64, offer: &Offer, out: &mut Vec<Effect>) -> bool {
+        let most = (self.room() as usize).min(TASKS_PER_ACCEPT_MAX);
+        let fits = self.config.request.room_in(&offer.resources, most as u64) as usize;
+        let mut tasks = Vec::new();
+        let mut bytes = 0;
+        while tasks.len() < fits && bytes < ACCEPT_BYTES_MAX {
+            let Some(pending) = self.pending.pop_front() else { break };
+            let mut task = pending.job.task.clone();
+            let own = task.id.clone().filter(|_| pending.attempt == 1);
+            let id = own.unwrap_or_else(|| TaskId::fresh(self.seed.draw()));
+            task.id = Some(id.clone());
+            task.env.insert("MESO_ATTEMPT".to_owned(), pending.attempt.to_string());
+            bytes += task.argv.iter().map(String::len).sum::<usize>() + task.env.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() + 256;
+            let token = Nonce::fresh(self.seed.draw(), self.seed.draw());
+            let flight = Flight {
+                pending,
+                agent: offer.agent.clone(),
+                host: offer.host.clone(),
+                epoch,
+                token: token.clone(),
+                begun: false,
+                seq: 0,
+                state: TaskState::Staging,
+                killing: false,
+            };
+            self.flights.insert(id, flight);
+            tasks.push(TaskToken { task, token });
+        }
+        if tasks.is_empty() {
+            return false;
+        }
+        if let Some(told) = &mut self.told {
+            *told = told.saturating_sub(u32::try_from(tasks.len()).unwrap_or(u32::MAX));
+        }
+        let accept = Accept {
+            framework: self.framework.clone(),
+            session: self.config.session.clone(),
+            epoch,
+            offers: vec![offer.id.clone()],
+            agent: offer.agent.clone(),
+            tasks,
+            refuse_ms: 0,
+        };
+        self.call(Asked::Accept(accept.clone()), Call::Accept(accept), out);
+        true
+    }
+
+    fn on_accepted(&mut self, now_ms: u64, accept: Accept, answer: Option<Answer>, out: &mut Vec<Effect>) {
+        let again = |launcher: &mut Self, accept| launcher.accepts_again.push_back((now_ms + AGAIN_MS, accept));
+        match answer {
+            Some(Answer::Accepted { .. }) => {
+                for id in accept.tasks.iter().filter_map(|one| one.task.id.as_ref()) {
+                    self.begun(id, out);
+                }
+            }
+            Some(Answer::Refused(refusal)) => match refusal.code {
+                RefusalCode::Recovering | RefusalCode::Busy | RefusalCode::NotLeading | RefusalCode::UnknownFramework => again(self, accept),
+                RefusalCode::OfferGone => self.take_back(&accept),
+                _ => {
+                    for id in accept.tasks.iter().filter_map(|one| one.task.id.as_ref()) {
+                        if let Some(flight) = self.flights.remove(id).filter(|flight| !flight.begun) {
+                            self.fail(flight.pending.job.index, Failure::Refused(refusal.clone()), out);
+                        }
+                    }
+                }
+            },
+            _ => again(self, accept),
+        }
+    }
+
+    /// The offer is gone: its jobs wait for another one, first in line.
+    fn take_back(&mut self, accept: &Accept) {
+        for id in accept.tasks.iter().rev().filter_map(|one| one.task.id.as_ref()) {
+            if self.flights.get(id).is_some_and(|flight| !flight.begun) {
+                if let Some(flight) = self.flights.remove(id) {
+                    self.pending.push_front(flight.pending);
+                }
+            }
+        }
+        self.told = None;
+    }
+
+    fn begun(&mut self, id: &TaskId, out: &mut Vec<Effect>) {
+        let Some(flight) = self.flights.get_mut(id).filter(|flight| !flight.begun) else { return };
+        flight.begun = true;
+        self.deadlines.retain(|(_, index)| *index != flight.pending.job.index);
+        out.push(Effect::Begun {
+            index: flight.pending.job.index,
+            task: id.clone(),
+            agent: flight.agent.clone(),
+            host: flight.host.clone(),
+            token: flight.token.clone(),
+            attempt: flight.pending.attempt,
+        });
+    }
+
+    fn on_update(&mut self, now_ms: u64, update: Update, out: &mut Vec<Effect>) {
+        let task = update.task.clone();
+        let Some(flight) = self.flights.get(&task) else { return };
+        // Only the agent that was given the task speaks of it; the master's own words have no number.
+        if update.agent.as_ref().is_some_and(|agent| *agent != flight.agent) {
+            return;
+        }
+        let by_master = update.agent_seq == 0;
+        let news = if by_master { flight.state != update.state && update.state != TaskState::Staging } else { update.seq > flight.seq };
+        if !news {
+            if !flight.begun {
+                self.begun(&task, out);
+            }
+            return;
+        }
+        if !(update.is_final && update.state.is_lost() && !flight.begun) {
+            self.begun(&task, out);
+        }
+        let Some(flight) = self.flights.get_mut(&task) else { return };
+        flight.seq = flight.seq.max(update.seq);
+        flight.state = update.state;
+        let index = flight.pending.job.index;
+        if !update.is_final {
+            out.push(Effect::News { index, update: Box::new(update) });
+            return;
+        }
+        let Some(flight) = self.flights.remove(&task) else { return };
+        let mut pending = flight.pending;
+        let lost = update.state.is_lost();
+        let left = if lost { &mut pending.lost } else { &mut pending.retries };
+        let retry = (lost || update.state == TaskState::Failed) && *left > 0 && !self.cancelled && !flight.killing;
+        if retry {
+            *left -= 1;
+            pending.attempt += 1;
+            if let Some(after_ms) = self.config.start_deadline_ms {
+                self.deadlines.insert((now_ms + after_ms, index));
+            }
+            pending.arrived_ms = now_ms;
+            self.pending.push_front(pending);
+            out.push(Effect::Again { index, update: Box::new(update) });
+        } else {
+            self.deadlines.retain(|(_, waiting)| *waiting != index);
+            out.push(Effect::Ended { index, update: Box::new(update), attempts: pending.attempt });
+        }
+    }
+
+    fn fail(&mut self, index: u64, failure: Failure, out: &mut Vec<Effect>) {
+        self.deadlines.retain(|(_, waiting)| *waiting != index);
+        out.push(Effect::Failed { index, failure });
+    }
+
+    /// Launches no more. A task whose accept is not answered yet is ended once it is known.
+    fn cancel(&mut self, failure: Failure, out: &mut Vec<Effect>) {
+        self.cancelled = true;
+        for pending in std::mem::take(&mut self.pending) {
+            self.fail(pending.job.index, failure.clone(), out);
+        }
+    }
+
+    fn removed(&mut self, reason: String, out: &mut Vec<Effect>) {
+        self.cancel(Failure::Removed(reason.clone()), out);
+        for (_, flight) in std::mem::take(&mut self.flights) {
+            self.fail(flight.pending.job.index, Failure::Removed(reason.clone()), out);
+        }
+        self.over = true;
+        out.push(Effect::Left);
+    }
+
+    fn on_time(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
+        if self.over {
+            return;
+        }
+        while let Some((at, index)) = self.deadlines.first().copied() {
+            if at > now_ms {
+                break;
+            }
+            self.deadlines.remove(&(at, index));
+            if let Some(place) = self.pending.iter().position(|pending| pending.job.index == index) {
+                self.pending.remove(place);
+                self.fail(index, Failure::StartDeadline, out);
+            }
+        }
+        if self.leaving {
+            if self.calls.values().any(|asked| matches!(asked, Asked::Leave)) {
+                return;
+            }
+            if self.epoch == 0 {
+                self.over = true;
+                out.push(Effect::Left);
+            } else {
+                let call = Call::Leave { framework: self.framework.clone(), session: self.config.session.clone() };
+                self.call(Asked::Leave, call, out);
+            }
+            return;
+        }
+        let idle = self.pending.is_empty() && self.flights.is_empty();
+        let due = self.subscribe_at_ms.is_none_or(|at| at <= now_ms);
+        if !self.subscribed && !self.subscribing && due && !idle {
+            self.subscribe(out);
+        }
+        if !self.subscribed {
+            return;
+        }
+        while self.accepts_again.front().is_some_and(|(at, _)| *at <= now_ms) {
+            if let Some((_, accept)) = self.accepts_again.pop_front() {
+                self.call(Asked::Accept(accept.clone()), Call::Accept(accept), out);
+            }
+        }
+        if self.beat_at_ms.is_some_and(|at| at <= now_ms) && !self.beating {
+            self.beating = true;
+            self.call(Asked::Beat, Call::Beat { framework: self.framework.clone(), session: self.config.session.clone() }, out);
+        }
+        if self.kill_again_at_ms.is_some_and(|at| at <= now_ms) {
+            self.kill_again_at_ms = None;
+            self.kill_flights(out);
+        }
+        if self.reconcile_at_ms <= now_ms && !self.flights.is_empty() {
+            self.reconcile_at_ms = now_ms + RECONCILE_MS;
+            self.reconcile(out);
+        }
+        let room = self.room();
+        if !self.demanding && self.told.is_none_or(|told| told < room || (room == 0 && told > 0)) {
+            self.demanding = true;
+            self.told = Some(room);
+            let call = Call::Demand { framework: self.framework.clone(), session: self.config.session.clone(), demand: self.demand() };
+            self.call(Asked::Demand, call, out);
+        }
+    }
+
+    fn kill_flights(&mut self, out: &mut Vec<Effect>) {
+        for flight in self.flights.values_mut() {
+            flight.killing = true;
+        }
+        let ids: Vec<TaskId> = self.flights.keys().cloned().collect();
+        for tasks in ids.chunks(CLAIMS_PER_CALL_MAX) {
+            self.call(Asked::Kill, Call::Kill { tasks: tasks.to_vec(), grace_ms: self.kill_grace_ms }, out);
+        }
+    }
+
+    fn reconcile(&mut self, out: &mut Vec<Effect>) {
+        // A task whose accept is still unanswered is not claimed: the accept itself is repeated until it is answered.
+        let claims: Vec<Claim> = self
+            .flights
+            .iter()
+            .filter(|(_, flight)| flight.begun)
+            .map(|(id, flight)| Claim { task: id.clone(), agent: flight.agent.clone(), epoch: flight.epoch, seq: flight.seq })
+            .collect();
+        for tasks in claims.chunks(CLAIMS_PER_CALL_MAX) {
+            let call = Call::Reconcile { framework: self.framework.clone(), session: self.config.session.clone(), tasks: tasks.to_vec() };
+            self.call(Asked::Reconcile, call, out);
+        }
+    }
+}
+
