@@ -1,1 +1,4 @@
-fn main() { println!("hi {:?}", std::env::args().collect::<Vec<_>>()); }
+//! meso-supervisor: stands over one task; started by meso-agent, never by hand
+fn main() -> std::process::ExitCode {
+    meso_cage::supervisor::main()
+}
