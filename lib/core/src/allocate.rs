@@ -122,6 +122,18 @@ pub struct Grant {
     pub tasks: u32,
 }
 
+/// One turn of a pass: who was served, where, with what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub framework: FrameworkId,
+    pub agent: AgentId,
+    pub resources: Resources,
+    /// The framework's dominant share over its weight, before the turn.
+    pub before: Share,
+    /// The same after it.
+    pub after: Share,
+}
+
 impl<'a> Snapshot<'a> {
     /// A snapshot of a cluster that is all there: the sums are taken over the agents.
     ///
@@ -141,10 +153,25 @@ impl<'a> Snapshot<'a> {
 /// There is at most one grant per framework and agent. On every agent the grants together are part of
 /// what is free there, and no port is in two of them.
 pub fn allocate(snapshot: &Snapshot<'_>) -> Vec<Grant> {
+    passes(snapshot, None)
+}
+
+/// The same grants, and each turn on the way to them.
+pub fn trace(snapshot: &Snapshot<'_>) -> (Vec<Grant>, Vec<Step>) {
+    let mut steps = Vec::new();
+    let grants = passes(snapshot, Some(&mut steps));
+    (grants, steps)
+}
+
+/// Makes a pass, and makes it anew without those who would refuse what it came to.
+fn passes(snapshot: &Snapshot<'_>, mut steps: Option<&mut Vec<Step>>) -> Vec<Grant> {
     let mut banned = BTreeSet::new();
     let mut grants = Vec::new();
     for _ in 0..PASSES_MAX {
-        let mut pass = Pass::new(snapshot, &banned);
+        if let Some(steps) = &mut steps {
+            steps.clear();
+        }
+        let mut pass = Pass::new(snapshot, &banned, steps.as_deref_mut());
         pass.run();
         grants = pass.grants;
         // A framework that was to get more than it refused, but was overtaken, ends with what it refused.
@@ -197,6 +224,8 @@ impl Snapshot<'_> {
 
 /// One pass over the snapshot.
 struct Pass<'s, 'a> {
+    /// Where to note each turn, if somebody wants to know.
+    steps: Option<&'s mut Vec<Step>>,
     snapshot: &'s Snapshot<'a>,
     /// Pairs of framework and agent that an earlier pass found to be refused.
     banned: &'s BTreeSet<(usize, usize)>,
@@ -233,9 +262,10 @@ struct Seeker {
 }
 
 impl<'s, 'a> Pass<'s, 'a> {
-    fn new(snapshot: &'s Snapshot<'a>, banned: &'s BTreeSet<(usize, usize)>) -> Self {
+    fn new(snapshot: &'s Snapshot<'a>, banned: &'s BTreeSet<(usize, usize)>, steps: Option<&'s mut Vec<Step>>) -> Self {
         let tree = Tree::new(snapshot);
         let mut pass = Pass {
+            steps,
             snapshot,
             banned,
             quota_kinds: tree.quota_kinds().into_iter().collect(),
@@ -309,7 +339,12 @@ impl<'s, 'a> Pass<'s, 'a> {
         };
         let free = self.free[agent].checked_sub(&resources).expect("what is given was found in what is free");
         self.free[agent] = Cow::Owned(free);
+        let before = self.tree.share(leaf);
         self.tree.grant(leaf, &resources);
+        if let Some(steps) = &mut self.steps {
+            let names = (self.snapshot.frameworks[framework].framework.clone(), self.snapshot.agents[agent].agent.clone());
+            steps.push(Step { framework: names.0, agent: names.1, resources: resources.clone(), before, after: self.tree.share(leaf) });
+        }
         self.record(framework, agent, resources)
     }
 
@@ -456,3 +491,6 @@ fn cut(resources: &mut Resources, kind: &str, thousandths: u64) {
         _ => drop(resources.other.insert(kind.to_owned(), amount)),
     }
 }
+
+#[cfg(test)]
+mod tests;

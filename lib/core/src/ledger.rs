@@ -81,7 +81,7 @@ fn list(shortfalls: &[Shortfall]) -> String {
 }
 
 /// The accounts of all agents.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     accounts: BTreeMap<AgentId, Account>,
     /// Which agent's account holds the offer.
@@ -474,3 +474,6 @@ fn shortfalls(need: &Resources, have: &Resources) -> Vec<Shortfall> {
     let Resources { cpus, mem, disk, gpus, ports, other } = need.clone();
     Request { cpus, mem, disk, gpus, ports: 0, port_ranges: ports, other }.shortfalls(have)
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,6 +119,11 @@ impl Tree {
         (node != ROOT).then_some(node)
     }
 
+    /// The share of a leaf, weighed.
+    pub(super) fn share(&self, leaf: usize) -> Share {
+        self.nodes[leaf].share
+    }
+
     /// Counts a grant to the leaf whose turn it was.
     pub(super) fn grant(&mut self, leaf: usize, resources: &Resources) {
         for place in 0..self.kinds.len() {
