@@ -20,13 +20,14 @@ pub enum Stream {
     Stderr,
 }
 
-/// A request to an agent. The token of the task is the right to ask.
+/// A request to an agent. Whoever owns the task may ask, by the principal of the subject; the token is that right for others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ask {
     /// The task.
     pub task: TaskId,
-    /// Its token.
-    pub token: Nonce,
+    /// Its token, for those who do not own it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Nonce>,
     /// What is asked.
     pub what: What,
 }
