@@ -4,15 +4,21 @@
 //! own, and every failure is one of [`BusError`]'s few kinds, so that a tool can tell its user what
 //! to do next.
 
+mod api;
 mod bus;
 mod error;
 mod event;
+pub mod events;
 mod options;
 mod pending;
+pub mod store;
 pub mod subjects;
+pub mod testserver;
 
 pub use bus::{Bus, Message, Subscription};
 pub use error::BusError;
 pub use event::{BusEvent, Denial, Events};
+pub use events::{EventReader, Item, Start, StoredEvent};
 pub use options::BusOptions;
+pub use store::{Bucket, Store};
 pub use subjects::{Address, Subjects, inbox_of, own_inbox};

@@ -1,0 +1,315 @@
+//! Reading recorded events in order, from any point, without missing one
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::api::call;
+use crate::bus::Link;
+use crate::{Bus, BusError, Subscription};
+
+/// Events asked for at once
+const BATCH: u64 = 256;
+/// The server ends an unanswered demand after this; then we ask again
+const DEMAND_MS: u64 = 30_000;
+/// The server says this often that it still works on our demand
+const HEARTBEAT_MS: u64 = 5_000;
+/// Without a word for this long, what reads for us on the server is gone
+const SILENCE_MS_MAX: u64 = 12_000;
+/// The server forgets a reader that asked for nothing this long
+const FORGET_MS: u64 = 60_000;
+/// Pause between two attempts to go on after an interruption
+const RETRY_MS: u64 = 250;
+const NS_PER_MS: u64 = 1_000_000;
+
+/// Where to begin
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With what is recorded from now on.
+    New,
+    All,
+    /// Behind the event of this sequence.
+    After(u64),
+    /// With the last event of each subject.
+    LastPerSubject,
+    /// With the last event of all.
+    Last,
+}
+
+/// One recorded event
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Grows from event to event, also across subjects; not dense in a filtered reading.
+    pub seq: u64,
+    pub subject: String,
+    pub payload: Bytes,
+    /// When the server recorded it, in Unix ms.
+    pub time_ms: u64,
+}
+
+/// What reading yields
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    Event(StoredEvent),
+    /// Everything recorded before the reading began has been read; said once.
+    CaughtUp,
+    /// The store was lost and made anew: sequences begin again, and so does the reading.
+    Reset,
+}
+
+/// Reads a stream through a short-lived consumer, which it makes anew whenever that is lost
+pub struct EventReader {
+    bus: Bus,
+    stream: String,
+    filter: String,
+    start: Start,
+    link: watch::Receiver<Link>,
+    consumer: Option<Consumer>,
+    /// Everything up to this sequence was read, or is before our start.
+    floor: Option<u64>,
+    caught_up: bool,
+    ready: VecDeque<Item>,
+}
+
+struct Consumer {
+    name: String,
+    inbox: String,
+    messages: Subscription,
+    /// Number the server gave the last message it sent us.
+    delivered: u64,
+    /// Messages that the running demands still allow.
+    demanded: u64,
+    /// Connections lost when it was made.
+    drops: u64,
+}
+
+/// What a message says about its own place
+struct Place {
+    seq: u64,
+    delivery: u64,
+    time_ms: u64,
+    pending: u64,
+}
+
+impl EventReader {
+    pub(crate) async fn open(bus: &Bus, stream: &str, start: Start, filter: &str) -> Result<EventReader, BusError> {
+        let mut reader = EventReader {
+            bus: bus.clone(),
+            stream: stream.to_owned(),
+            filter: filter.to_owned(),
+            start,
+            link: bus.link(),
+            consumer: None,
+            floor: if let Start::After(seq) = start { Some(seq) } else { None },
+            caught_up: false,
+            ready: VecDeque::new(),
+        };
+        reader.make_consumer().await?;
+        Ok(reader)
+    }
+
+    /// The next event, in order. Interruptions are bridged for as long as the connection may come
+    /// back; an error is final. Can be dropped while it waits: nothing is lost.
+    pub async fn next(&mut self) -> Result<Item, BusError> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Ok(item);
+            }
+            if self.consumer.is_none() {
+                match self.make_consumer().await {
+                    Ok(()) => continue,
+                    Err(error) if self.can_retry(&error) => {
+                        sleep_until(Instant::now() + Duration::from_millis(RETRY_MS)).await;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            self.read().await?;
+        }
+    }
+
+    /// Reads one message into `ready`, or gives the consumer up.
+    async fn read(&mut self) -> Result<(), BusError> {
+        let Some(consumer) = &mut self.consumer else { return Ok(()) };
+        if self.link.borrow_and_update().drops != consumer.drops {
+            self.consumer = None;
+            return Ok(());
+        }
+        if consumer.demanded <= BATCH / 2 {
+            // Asking before the last answer is used up keeps the stream flowing.
+            if demand(&self.bus, &self.stream, consumer).await.is_err() {
+                self.consumer = None;
+                return Ok(());
+            }
+        }
+        let silence = Instant::now() + Duration::from_millis(SILENCE_MS_MAX);
+        let message = tokio::select! {
+            message = timeout_at(silence, consumer.messages.next_raw()) => message,
+            _ = self.link.changed() => return self.check_open(),
+        };
+        let message = match message {
+            Ok(Some(message)) => message,
+            Ok(None) => {
+                let denied = consumer.messages.denied();
+                self.consumer = None;
+                return denied.map_or_else(|| self.check_open(), Err);
+            }
+            Err(_) => {
+                self.consumer = None;
+                return Ok(());
+            }
+        };
+        match message.status.map(|status| status.as_u16()) {
+            None => self.take(message),
+            // The server is alive and has nothing.
+            Some(100) => {}
+            // The demand ran out; ask again.
+            Some(404 | 408) => consumer.demanded = 0,
+            // Gone, or nobody there: begin again where we are.
+            Some(_) => self.consumer = None,
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, message: async_nats::Message) {
+        let Some(consumer) = &mut self.consumer else { return };
+        let Some(place) = message.reply.as_ref().and_then(|reply| parse_place(reply)) else { return };
+        if place.delivery != consumer.delivered + 1 {
+            // Something between the server and us was dropped; read it again from the floor.
+            self.consumer = None;
+            return;
+        }
+        consumer.delivered = place.delivery;
+        consumer.demanded = consumer.demanded.saturating_sub(1);
+        self.floor = Some(place.seq);
+        self.ready.push_back(Item::Event(StoredEvent {
+            seq: place.seq,
+            subject: message.subject.to_string(),
+            payload: message.payload,
+            time_ms: place.time_ms,
+        }));
+        if place.pending == 0 {
+            self.say_caught_up();
+        }
+    }
+
+    fn say_caught_up(&mut self) {
+        if !self.caught_up {
+            self.caught_up = true;
+            self.ready.push_back(Item::CaughtUp);
+        }
+    }
+
+    async fn make_consumer(&mut self) -> Result<(), BusError> {
+        let drops = self.link.borrow_and_update().drops;
+        let inbox = self.bus.new_inbox();
+        let messages = self.bus.subscribe(&inbox).await?;
+        let mut config = json!({
+            "ack_policy": "none",
+            "replay_policy": "instant",
+            "filter_subject": self.filter,
+            "mem_storage": true,
+            "num_replicas": 1,
+            "inactive_threshold": FORGET_MS * NS_PER_MS,
+            "max_deliver": -1,
+        });
+        config["deliver_policy"] = json!(match (self.floor, self.start) {
+            (Some(floor), _) => {
+                config["opt_start_seq"] = json!(floor + 1);
+                "by_start_sequence"
+            }
+            (None, Start::New) => "new",
+            (None, Start::All | Start::After(_)) => "all",
+            (None, Start::LastPerSubject) => "last_per_subject",
+            (None, Start::Last) => "last",
+        });
+        let what = format!("read stream {}", self.stream);
+        let body = json!({ "stream_name": self.stream, "config": config });
+        let made = match call(&self.bus, &format!("CONSUMER.CREATE.{}", self.stream), &body).await? {
+            Ok(made) => made,
+            Err(error) => return Err(error.into_error(&self.bus, &what)),
+        };
+        let wrong = || BusError::Protocol { what: format!("JetStream's answer to {what}") };
+        let name = made.get("name").and_then(Value::as_str).ok_or_else(wrong)?.to_owned();
+        let pending = made.get("num_pending").and_then(Value::as_u64).ok_or_else(wrong)?;
+        let before = made.pointer("/delivered/stream_seq").and_then(Value::as_u64).unwrap_or(0);
+        if self.floor.is_some_and(|floor| before < floor) {
+            // The stream ends before the place we have read up to: it is not the one we read.
+            self.floor = None;
+            self.caught_up = false;
+            if matches!(self.start, Start::New | Start::After(_)) {
+                self.start = Start::All;
+            }
+            self.ready.push_back(Item::Reset);
+            return Ok(());
+        }
+        if self.start == Start::New && self.floor.is_none() {
+            // Should this consumer be lost before it reads anything, go on from here.
+            self.floor = Some(before);
+        }
+        self.consumer = Some(Consumer { name, inbox, messages, delivered: 0, demanded: 0, drops });
+        if pending == 0 {
+            self.say_caught_up();
+        }
+        Ok(())
+    }
+
+    /// Whether the connection may come back, or the stream may be made again.
+    fn can_retry(&self, error: &BusError) -> bool {
+        self.bus.options().reconnect
+            && !self.bus.is_closed()
+            && (error.may_pass() || matches!(error, BusError::Store { .. } | BusError::NoJetStream { .. }))
+    }
+
+    fn check_open(&self) -> Result<(), BusError> {
+        if self.bus.is_closed() { Err(BusError::Closed) } else { Ok(()) }
+    }
+}
+
+/// Allows the server to send more.
+async fn demand(bus: &Bus, stream: &str, consumer: &mut Consumer) -> Result<(), BusError> {
+    let body = json!({
+        "batch": BATCH,
+        "expires": DEMAND_MS * NS_PER_MS,
+        "idle_heartbeat": HEARTBEAT_MS * NS_PER_MS,
+    });
+    let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{}", consumer.name);
+    bus.publish_with_reply(&subject, &consumer.inbox, Bytes::from(body.to_string())).await?;
+    consumer.demanded += BATCH;
+    Ok(())
+}
+
+/// Reads `$JS.ACK.<stream>.<consumer>.<deliveries>.<seq>.<delivery>.<ns>.<pending>`, or the newer
+/// form with domain and account in front of the stream.
+fn parse_place(reply: &str) -> Option<Place> {
+    let tokens: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
+    let numbers = match tokens.len() {
+        7 => &tokens[3..7],
+        n if n >= 9 => &tokens[5..9],
+        _ => return None,
+    };
+    let number = |at: usize| numbers[at].parse::<u64>().ok();
+    Some(Place { seq: number(0)?, delivery: number(1)?, time_ms: number(2)? / NS_PER_MS, pending: number(3)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both forms of the server's note on a message are read; anything else is none.
+    #[test]
+    fn places() {
+        for reply in ["$JS.ACK.S.c.1.42.7.1700000000123456789.3", "$JS.ACK._.acc.S.c.1.42.7.1700000000123456789.3.rnd"] {
+            let place = parse_place(reply).expect("a place");
+            assert_eq!((place.seq, place.delivery, place.time_ms, place.pending), (42, 7, 1_700_000_000_123, 3));
+        }
+        for reply in ["", "$JS.ACK.S.c.1.42", "_INBOX.a.b", "$JS.ACK.S.c.1.x.7.1.3"] {
+            assert!(parse_place(reply).is_none(), "{reply}");
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! What the bus keeps: the event stream, the lease, the registry, the checkpoints
+//!
+//! The master makes them, with explicit limits each, so that no one of them can fill the disk under
+//! the others. All survive a crash of the server. A power cut may lose them (see the design), and
+//! then they are made anew.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use meso_core::id::Name;
+use serde_json::{Value, json};
+
+use crate::api::{self, call};
+use crate::bus::PAYLOAD_BYTES_MAX;
+use crate::events::{EventReader, Item, Start, StoredEvent};
+use crate::{Bus, BusError, Subjects};
+
+/// How long storing one message may take: a full disk shows itself as silence
+pub const STORE_MS: u64 = 5_000;
+/// What the streams may hold
+pub const EVENT_BYTES_MAX: u64 = 512 * MIB;
+pub const EVENT_AGE_MS_MAX: u64 = 7 * 24 * 3_600_000;
+pub const LEASE_BYTES_MAX: u64 = MIB;
+pub const REGISTRY_BYTES_MAX: u64 = 256 * MIB;
+pub const CHECKPOINT_BYTES_MAX: u64 = 1_024 * MIB;
+/// Within this time the same message id is stored once
+pub const DUPLICATE_MS: u64 = 120_000;
+const MIB: u64 = 1024 * 1024;
+const NS_PER_MS: u64 = 1_000_000;
+
+const MESSAGE_ID: &str = "Nats-Msg-Id";
+const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+const OPERATION: &str = "KV-Operation";
+
+/// The stores of one cluster
+#[derive(Clone)]
+pub struct Store {
+    bus: Bus,
+}
+
+/// A bucket: keys with one current value each, and a revision that only grows
+#[derive(Clone)]
+pub struct Bucket {
+    bus: Bus,
+    name: String,
+}
+
+/// The value under a key and the revision it was stored as
+pub type Revised = (Bytes, u64);
+
+impl Store {
+    pub fn new(bus: &Bus) -> Store {
+        Store { bus: bus.clone() }
+    }
+
+    /// Makes what is missing and brings the limits of the rest to ours; changes nothing otherwise.
+    ///
+    /// `replicas` is 1, or 3 or 5 on a cluster of servers.
+    pub async fn ensure(&self, replicas: u32) -> Result<(), BusError> {
+        let cluster = self.bus.subjects().cluster().clone();
+        self.ensure_stream(event_stream(&self.bus, replicas)).await?;
+        self.ensure_lease(replicas).await?;
+        for (kind, bytes) in [("registry", REGISTRY_BYTES_MAX), ("checkpoint", CHECKPOINT_BYTES_MAX)] {
+            self.ensure_stream(bucket_stream(&bucket_name(&cluster, kind), bytes, replicas)).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the lease's own bucket if it is missing.
+    pub async fn ensure_lease(&self, replicas: u32) -> Result<(), BusError> {
+        let name = bucket_name(self.bus.subjects().cluster(), "lease");
+        self.ensure_stream(bucket_stream(&name, LEASE_BYTES_MAX, replicas)).await
+    }
+
+    /// Admitted agents, roles, durable names: what must outlive any master
+    pub fn registry(&self) -> Bucket {
+        self.bucket("registry")
+    }
+
+    /// Copies of what the agents keep, for a quick start of a new leader
+    pub fn checkpoint(&self) -> Bucket {
+        self.bucket("checkpoint")
+    }
+
+    pub(crate) fn lease(&self) -> Bucket {
+        self.bucket("lease")
+    }
+
+    /// Reads recorded events that match the subject or pattern, then waits for new ones.
+    pub async fn events(&self, start: Start, filter: &str) -> Result<EventReader, BusError> {
+        EventReader::open(&self.bus, &event_stream_name(self.bus.subjects()), start, filter).await
+    }
+
+    /// The last recorded event that matches the subject or pattern
+    pub async fn last_event(&self, filter: &str) -> Result<Option<StoredEvent>, BusError> {
+        let mut reader = self.events(Start::Last, filter).await?;
+        match reader.next().await? {
+            Item::Event(event) => Ok(Some(event)),
+            Item::CaughtUp | Item::Reset => Ok(None),
+        }
+    }
+
+    fn bucket(&self, kind: &str) -> Bucket {
+        Bucket { bus: self.bus.clone(), name: bucket_name(self.bus.subjects().cluster(), kind) }
+    }
+
+    async fn ensure_stream(&self, config: Value) -> Result<(), BusError> {
+        let name = config["name"].as_str().expect("every config of ours has a name").to_owned();
+        let what = format!("make stream {name}");
+        match call(&self.bus, &format!("STREAM.CREATE.{name}"), &config).await? {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_stream_differs() => self.update_stream(&name, config).await,
+            Err(error) => Err(error.into_error(&self.bus, &what)),
+        }
+    }
+
+    /// Lays our settings over what is there; what cannot be changed later stays as it is.
+    async fn update_stream(&self, name: &str, ours: Value) -> Result<(), BusError> {
+        const MADE_FOR_GOOD: [&str; 2] = ["persist_mode", "storage"];
+        let what = format!("change stream {name}");
+        let mut info = match call(&self.bus, &format!("STREAM.INFO.{name}"), &json!({})).await? {
+            Ok(info) => info,
+            Err(error) => return Err(error.into_error(&self.bus, &what)),
+        };
+        let mut config = info["config"].take();
+        let before = config.clone();
+        if let (Some(config), Value::Object(ours)) = (config.as_object_mut(), ours) {
+            for (key, value) in ours {
+                if !MADE_FOR_GOOD.contains(&key.as_str()) {
+                    config.insert(key, value);
+                }
+            }
+        }
+        if config == before {
+            return Ok(());
+        }
+        match call(&self.bus, &format!("STREAM.UPDATE.{name}"), &config).await? {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.into_error(&self.bus, &what)),
+        }
+    }
+}
+
+impl Bus {
+    /// Publishes and waits until the event stream has it; returns its sequence there.
+    ///
+    /// The same `message_id` again within [`DUPLICATE_MS`] is stored once and gets the first
+    /// sequence. After a [`BusError::Timeout`] it may or may not be stored: send it again.
+    pub async fn publish_stored(&self, subject: &str, payload: Bytes, message_id: &str) -> Result<u64, BusError> {
+        let mut headers = HeaderMap::new();
+        insert(&mut headers, MESSAGE_ID, message_id)?;
+        self.store(subject, headers, payload, Duration::from_millis(STORE_MS)).await
+    }
+
+    async fn store(&self, subject: &str, headers: HeaderMap, payload: Bytes, limit: Duration) -> Result<u64, BusError> {
+        let what = || format!("store {subject}");
+        let answer = match self.exchange(subject, Some(headers), payload, limit).await {
+            Ok(answer) => answer.payload,
+            Err(BusError::NoResponders { .. }) => {
+                return Err(BusError::Store { what: what(), why: "no stream keeps this subject".into() });
+            }
+            Err(error) => return Err(error),
+        };
+        match api::split(&answer)? {
+            Ok(stored) => match stored.get("seq").and_then(Value::as_u64) {
+                Some(sequence) => Ok(sequence),
+                None => Err(BusError::Protocol { what: format!("the answer to {}", what()) }),
+            },
+            Err(error) if error.is_wrong_revision() => Err(BusError::WrongRevision { key: subject.to_owned() }),
+            Err(error) => Err(error.into_error(self, &what())),
+        }
+    }
+}
+
+impl Bucket {
+    /// Every key with its value and revision.
+    pub async fn get_all(&self) -> Result<BTreeMap<String, Revised>, BusError> {
+        let prefix = self.subject("");
+        let mut reader = EventReader::open(&self.bus, &self.stream(), Start::LastPerSubject, &format!("{prefix}>")).await?;
+        let mut all = BTreeMap::new();
+        loop {
+            match reader.next().await? {
+                Item::Event(event) => {
+                    let Some(key) = event.subject.strip_prefix(&prefix) else { continue };
+                    // No value of ours is empty; the marker of a removed key is.
+                    if event.payload.is_empty() {
+                        all.remove(key);
+                    } else {
+                        all.insert(key.to_owned(), (event.payload, event.seq));
+                    }
+                }
+                Item::CaughtUp => return Ok(all),
+                // Whatever was read is of a store that is gone.
+                Item::Reset => all.clear(),
+            }
+        }
+    }
+
+    /// The current value, from the one server that knows it for sure.
+    pub async fn get(&self, key: &str) -> Result<Option<Revised>, BusError> {
+        check_key(key)?;
+        let found = api::last_message(&self.bus, &self.stream(), &self.subject(key)).await?;
+        // A deleted key reads as its marker, which has no body; no value of ours is empty.
+        Ok(found.filter(|(data, _)| !data.is_empty()).map(|(data, revision)| (Bytes::from(data), revision)))
+    }
+
+    /// Stores a value over exactly the revision named, 0 for a key that has none yet; returns the
+    /// new revision. [`BusError::WrongRevision`] means that nothing was stored,
+    /// [`BusError::Timeout`] that it may have been: read again.
+    pub async fn put(&self, key: &str, value: Bytes, expected_revision: u64) -> Result<u64, BusError> {
+        self.put_within(key, value, expected_revision, Duration::from_millis(STORE_MS)).await
+    }
+
+    pub(crate) async fn put_within(&self, key: &str, value: Bytes, expected_revision: u64, limit: Duration) -> Result<u64, BusError> {
+        check_key(key)?;
+        if value.is_empty() {
+            return Err(BusError::Protocol { what: format!("an empty value for {key}") });
+        }
+        let mut headers = HeaderMap::new();
+        insert(&mut headers, EXPECTED, &expected_revision.to_string())?;
+        let stored = self.bus.store(&self.subject(key), headers, value, limit).await;
+        stored.map_err(|error| named(error, key))
+    }
+
+    /// Removes a key at exactly the revision named.
+    pub async fn delete(&self, key: &str, expected_revision: u64) -> Result<u64, BusError> {
+        check_key(key)?;
+        let mut headers = HeaderMap::new();
+        insert(&mut headers, EXPECTED, &expected_revision.to_string())?;
+        insert(&mut headers, OPERATION, "DEL")?;
+        let limit = Duration::from_millis(STORE_MS);
+        self.bus.store(&self.subject(key), headers, Bytes::new(), limit).await.map_err(|error| named(error, key))
+    }
+
+    pub(crate) fn subject(&self, key: &str) -> String {
+        format!("$KV.{}.{key}", self.name)
+    }
+
+    fn stream(&self) -> String {
+        format!("KV_{}", self.name)
+    }
+}
+
+pub(crate) fn event_stream_name(subjects: &Subjects) -> String {
+    format!("MESO_{}_EV", subjects.cluster())
+}
+
+fn bucket_name(cluster: &Name, kind: &str) -> String {
+    format!("meso_{cluster}_{kind}")
+}
+
+fn event_stream(bus: &Bus, replicas: u32) -> Value {
+    let mut config = stream(&event_stream_name(bus.subjects()), &bus.subjects().events(), EVENT_BYTES_MAX, replicas);
+    config["discard"] = json!("old");
+    config["max_age"] = json!(EVENT_AGE_MS_MAX * NS_PER_MS);
+    config["duplicate_window"] = json!(DUPLICATE_MS * NS_PER_MS);
+    config["allow_direct"] = json!(true);
+    if bus.server_is_at_least(2, 12) {
+        // Agents can refill this stream, so it need not wait for the disk message by message.
+        config["persist_mode"] = json!("async");
+    }
+    config
+}
+
+fn bucket_stream(bucket: &str, bytes_max: u64, replicas: u32) -> Value {
+    let mut config = stream(&format!("KV_{bucket}"), &format!("$KV.{bucket}.>"), bytes_max, replicas);
+    config["discard"] = json!("new");
+    config["max_msgs_per_subject"] = json!(1);
+    config["allow_rollup_hdrs"] = json!(true);
+    config["deny_delete"] = json!(true);
+    // A direct read may be answered by a server that is behind.
+    config["allow_direct"] = json!(false);
+    config
+}
+
+fn stream(name: &str, subjects: &str, bytes_max: u64, replicas: u32) -> Value {
+    json!({
+        "name": name,
+        "subjects": [subjects],
+        "storage": "file",
+        "retention": "limits",
+        "num_replicas": replicas,
+        "max_bytes": bytes_max,
+        "max_msg_size": PAYLOAD_BYTES_MAX,
+        "max_msgs": -1,
+        "max_consumers": -1,
+    })
+}
+
+/// Keys are bus tokens joined by dots.
+fn check_key(key: &str) -> Result<(), BusError> {
+    if crate::subjects::is_publishable(key) {
+        Ok(())
+    } else {
+        Err(BusError::Protocol { what: format!("{key:?} is not a key") })
+    }
+}
+
+fn named(error: BusError, key: &str) -> BusError {
+    match error {
+        BusError::WrongRevision { .. } => BusError::WrongRevision { key: key.to_owned() },
+        other => other,
+    }
+}
+
+fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) -> Result<(), BusError> {
+    let value: async_nats::HeaderValue =
+        value.parse().map_err(|_| BusError::Protocol { what: format!("{value:?} cannot stand in a header") })?;
+    headers.insert(name, value);
+    Ok(())
+}
