@@ -21,9 +21,12 @@ use crate::pending::{Pending, Place};
 use crate::subjects::{Caller, any_inbox, is_publishable, is_subscribable, own_inbox};
 use crate::{BusError, BusEvent, BusOptions, Events, Subjects};
 
-/// Bytes of one message at most; half of what a server takes by default, so that headers and a
-/// stricter server still have room
+/// Bytes of one message that is stored at most; half of what a server takes by default, so that
+/// headers and a stricter server still have room
 pub const PAYLOAD_BYTES_MAX: usize = 512 * 1024;
+/// Bytes of any message at most: the output of a task travels in larger pieces than what is stored;
+/// the server's default is 1 MiB, and its own limit is kept as well
+pub const MESSAGE_BYTES_MAX: usize = 960 * 1024;
 /// Handing a message to a connected client's queue takes no longer than this, or it is stuck
 pub const SEND_MS: u64 = 5_000;
 /// How long closing waits for the server to have everything
@@ -675,8 +678,8 @@ fn check(subject: &str, bytes: usize) -> Result<(), BusError> {
     if !is_publishable(subject) {
         return Err(BusError::Protocol { what: format!("{subject:?} is not a subject") });
     }
-    if bytes > PAYLOAD_BYTES_MAX {
-        return Err(BusError::TooBig { bytes, limit: PAYLOAD_BYTES_MAX });
+    if bytes > MESSAGE_BYTES_MAX {
+        return Err(BusError::TooBig { bytes, limit: MESSAGE_BYTES_MAX });
     }
     Ok(())
 }

@@ -144,6 +144,11 @@ impl Subjects {
         self.join(&["ev", "*", framework.as_str(), task.as_str()])
     }
 
+    /// A task's statuses, for who knows only its id; others may publish of a task of that id too
+    pub fn events_of_any(&self, task: &TaskId) -> String {
+        self.join(&["ev", "*", "*", task.as_str()])
+    }
+
     pub fn events_of_agent(&self, agent: &AgentId) -> String {
         self.join(&["ev", agent.as_str(), "*", "*"])
     }
