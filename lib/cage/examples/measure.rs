@@ -2,6 +2,7 @@
 //!
 //! Usage: `measure SUPERVISOR [auto|off] [COUNT] [THREADS]`
 use meso_cage::{Cage, CgroupUse, Container, Options, Spec};
+use nix::sys::resource::{Usage, UsageWho, getrusage};
 use std::{
     error::Error,
     os::fd::AsFd,
@@ -22,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
     eprintln!("{}: launch to reaped, ms: p50 {:.2} p90 {:.2} p99 {:.2}", cage.isolation(), at(0.5), at(0.9), at(0.99));
     let next = AtomicUsize::new(0);
-    let begin = Instant::now();
+    let (begin, cpu, faulted) = (Instant::now(), cpu_s(), faults());
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -36,10 +37,30 @@ fn main() -> Result<(), Box<dyn Error>> {
             });
         }
     });
-    eprintln!("{threads} threads: {:.0} tasks/s", count as f64 / begin.elapsed().as_secs_f64());
+    let took = begin.elapsed();
+    let (cpu, faults) = (cpu_s() - cpu, faults() - faulted);
+    eprintln!("{threads} threads: {:.0} tasks/s, {:.2} ms of processor time and {:.0} page faults each", count as f64 / took.as_secs_f64(), cpu * 1e3 / count as f64, faults / count as f64);
+    let (begin, cpu, faulted) = (Instant::now(), cpu_s(), self::faults());
+    for _ in 0..count {
+        std::process::Command::new("/bin/true").env_clear().status()?;
+    }
+    let (took, cpu, faults) = (begin.elapsed(), cpu_s() - cpu, self::faults() - faulted);
+    eprintln!("floor: spawn and wait, one after the other: {:.2} ms, {:.2} ms of processor time, {:.0} page faults each", took.as_secs_f64() * 1e3 / count as f64, cpu * 1e3 / count as f64, faults / count as f64);
     memory(&cage)?;
     std::fs::remove_dir_all(run_dir)?;
     Ok(())
+}
+
+fn usages() -> impl Iterator<Item = Usage> {
+    [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN].into_iter().filter_map(|who| getrusage(who).ok())
+}
+
+fn cpu_s() -> f64 {
+    usages().flat_map(|u| [u.user_time(), u.system_time()]).map(|t| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6).sum()
+}
+
+fn faults() -> f64 {
+    usages().map(|u| u.minor_page_faults() as f64).sum()
 }
 
 fn spec(id: &str, argv: &[&str]) -> Spec {

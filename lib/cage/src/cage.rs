@@ -12,7 +12,7 @@ use crate::{
     watch::OutputWatch,
 };
 use nix::{
-    fcntl::{Flock, FlockArg, OFlag},
+    fcntl::OFlag,
     sys::memfd::{MFdFlags, memfd_create},
     unistd,
 };
@@ -144,9 +144,8 @@ impl Cage {
         let path = dir.join("spec");
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path).map_err(|e| LaunchError::file("make", &path, e))?;
         // The lock belongs to the open file and so passes to the supervisor with it: there is no moment without a holder.
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| LaunchError::file("lock", &path, e))?;
-        (&*lock).write_all(&body).map_err(|e| LaunchError::file("write", &path, e))?;
-        let file = keep_locked(lock).map_err(|e| LaunchError::file("open", &path, e))?;
+        file.try_lock().map_err(|e| LaunchError::file("lock", &path, e))?;
+        (&file).write_all(&body).map_err(|e| LaunchError::file("write", &path, e))?;
         let spawn_error = |source: io::Error| LaunchError::Spawn { source };
         let (events, their_events) = unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| spawn_error(e.into()))?;
         set_nonblocking(&events).map_err(spawn_error)?;
@@ -249,14 +248,6 @@ fn hold_program(path: &Path) -> io::Result<OwnedFd> {
         .status()
         .is_ok();
     Ok(if is_runnable { copy.into() } else { file.into() })
-}
-
-/// Takes the file out of the guard that would unlock it
-fn keep_locked(lock: Flock<File>) -> io::Result<File> {
-    // A second descriptor of the same open file shares the lock; the guard's own unlocking must not happen.
-    let file = lock.try_clone()?;
-    std::mem::forget(lock);
-    Ok(file)
 }
 
 pub(crate) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {

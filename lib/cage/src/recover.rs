@@ -9,9 +9,8 @@ use crate::{
     spec::{HEAD_BYTES, Order, is_id},
     sys,
 };
-use nix::fcntl::{Flock, FlockArg};
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io,
     os::fd::AsRawFd,
     path::Path,
@@ -55,7 +54,9 @@ impl Cage {
             Err(e) => return Err(CageError::file("open", dir, e)),
         };
         // Recoveries exclude each other by the directory, so that the spec's lock means a supervisor and nobody else.
-        let _turn = wait_lock(held).map_err(|e| CageError::file("lock", &dir, e))?.ok_or_else(|| CageError::Busy { id: id.to_owned(), why: "another recovery of it goes on" })?;
+        if !wait_lock(&held).map_err(|e| CageError::file("lock", &dir, e))? {
+            return Err(CageError::Busy { id: id.to_owned(), why: "another recovery of it goes on" });
+        }
         if let Some(exit) = read_exit(&dir)? {
             return Ok(Recovered::Ended(exit));
         }
@@ -71,23 +72,19 @@ impl Cage {
         }
         for _ in 0..BIRTH_WAIT_MS / PAUSE_MS {
             let file = File::options().read(true).write(true).open(&spec).map_err(|e| CageError::file("open", &spec, e))?;
-            let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => lock,
-                Err((file, _)) => {
-                    if let Some(pid) = read_head(&spec, 0)
-                        && let Ok(pidfd) = sys::pidfd_open(pid)
-                        && Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err()
-                    {
-                        // The lock was held after we had opened the process: it is the holder, not a later one of the same number.
-                        return Ok(Recovered::Running(Container::found(id.to_owned(), dir, pid, pidfd)));
-                    }
-                    // It is just being born, or has just died.
-                    std::thread::sleep(Duration::from_millis(PAUSE_MS));
-                    continue;
-                }
-            };
-            // Nobody lives here, and as long as we hold the lock nobody moves in.
-            return self.dead(id, &dir, &order.leaf(), read_head(&spec, 0).is_some()).inspect(|_| drop(lock));
+            if file.try_lock().is_ok() {
+                // Nobody lives here, and as long as we hold the lock nobody moves in.
+                return self.dead(id, &dir, &order.leaf(), read_head(&spec, 0).is_some());
+            }
+            if let Some(pid) = read_head(&spec, 0)
+                && let Ok(pidfd) = sys::pidfd_open(pid)
+                && file.try_lock().is_err()
+            {
+                // The lock was held after we had opened the process: it is the holder, not a later one of the same number.
+                return Ok(Recovered::Running(Container::found(id.to_owned(), dir, pid, pidfd)));
+            }
+            // It is just being born, or has just died.
+            std::thread::sleep(Duration::from_millis(PAUSE_MS));
         }
         Err(CageError::Busy { id: id.to_owned(), why: "its supervisor holds the lock and does not say who it is" })
     }
@@ -102,7 +99,7 @@ impl Cage {
             Err(e) => return Err(CageError::file("open", spec, e)),
         };
         let pidfd = read_head(&spec, 0).map(|pid| (pid, sys::pidfd_open(pid)));
-        if Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok() {
+        if file.try_lock().is_ok() {
             return Err(CageError::Ended { id: id.to_owned() });
         }
         match pidfd {
@@ -117,7 +114,7 @@ impl Cage {
         let dir = self.dir(id)?;
         if read_exit(&dir).ok().flatten().is_none()
             && let Ok(spec) = File::open(dir.join("spec"))
-            && Flock::lock(spec, FlockArg::LockExclusiveNonblock).is_err()
+            && spec.try_lock().is_err()
         {
             return Err(CageError::Busy { id: id.to_owned(), why: "it still runs" });
         }
@@ -204,16 +201,14 @@ fn read_exit(dir: &Path) -> Result<Option<Exit>, CageError> {
     Exit::read(dir).map_err(|e| CageError::file("read the exit record in", dir, e))
 }
 
-/// Locks within the time allowed; `None` if somebody else holds it all along
-fn wait_lock(file: File) -> io::Result<Option<Flock<File>>> {
-    let mut file = file;
+/// Locks within the time allowed; false if somebody else holds it all along
+fn wait_lock(file: &File) -> io::Result<bool> {
     for _ in 0..RECOVER_WAIT_MS / PAUSE_MS {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(Some(lock)),
-            Err((again, nix::errno::Errno::EWOULDBLOCK)) => file = again,
-            Err((_, e)) => return Err(e.into()),
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(PAUSE_MS)),
+            Err(TryLockError::Error(e)) => return Err(e),
         }
-        std::thread::sleep(Duration::from_millis(PAUSE_MS));
     }
-    Ok(None)
+    Ok(false)
 }

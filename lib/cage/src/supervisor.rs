@@ -15,7 +15,7 @@ use crate::{
     sys::{self, SIG_FORWARD, SIG_KILL_GRACE, SIG_READ_STDERR, SIG_READ_STDOUT, Waited},
 };
 use nix::{
-    fcntl::{Flock, FlockArg, OFlag},
+    fcntl::OFlag,
     sys::{
         prctl,
         signal::{SigSet, Signal, kill},
@@ -68,13 +68,14 @@ fn supervise() -> io::Result<()> {
     // Fails only if we lead a group already, which serves as well.
     let _ = unistd::setsid();
     // The agent locked the file before it started us. If we are late, the agent that recovers holds it, and there is nothing to do.
-    let spec = Flock::lock(File::from(sys::own(0)), FlockArg::LockExclusiveNonblock).map_err(|(_, e)| e)?;
+    let spec = File::from(sys::own(0));
+    spec.try_lock()?;
     let body = read_spec(&spec)?;
     let order = Order::decode(&body).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the spec is cut short or of another version"))?;
     write_head(&spec, 0, std::process::id())?;
     let mut run = Run::new(&order)?;
     // A kill that came before our signals were blocked lies here; from now on signals are heard.
-    if std::fs::exists("kill")? {
+    if unistd::access(c"kill", unistd::AccessFlags::F_OK).is_ok() {
         run.exit.why = Why::Killed;
     } else {
         run.start(&spec)?;

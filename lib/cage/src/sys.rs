@@ -67,10 +67,10 @@ pub(crate) fn close_from(first: i32) {
     unsafe { libc::syscall(libc::SYS_close_range, first, i32::MAX, 0) };
 }
 
-/// Puts every signal back to its default action except SIGPIPE, which is ignored
+/// Puts every ordinary signal back to its default action except SIGPIPE, which is ignored
 pub(crate) fn default_signals() {
-    for signal in 1..=64 {
-        // SAFETY: no handler is installed; the numbers the C library keeps to itself and KILL and STOP are refused, harmlessly.
+    for signal in 1..=31 {
+        // SAFETY: no handler is installed; KILL and STOP are refused, harmlessly.
         unsafe { libc::signal(signal, if signal == libc::SIGPIPE { libc::SIG_IGN } else { libc::SIG_DFL }) };
     }
 }

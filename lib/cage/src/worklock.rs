@@ -1,8 +1,7 @@
 //! One agent per work directory
 use crate::error::CageError;
-use nix::fcntl::{Flock, FlockArg};
 use std::{
-    fs::{File, OpenOptions},
+    fs::{OpenOptions, TryLockError, File},
     io::{Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
@@ -11,7 +10,7 @@ use std::{
 /// Holds a file until dropped, or until this process ends in whatever way
 #[derive(Debug)]
 pub struct WorkLock {
-    _file: Flock<File>,
+    _file: File,
 }
 
 impl WorkLock {
@@ -22,22 +21,22 @@ impl WorkLock {
     pub fn take(path: &Path) -> Result<WorkLock, CageError> {
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path);
         let file = options.map_err(|e| CageError::file("open", path, e))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => {
+        match file.try_lock() {
+            Ok(()) => {
                 let say = |mut file: &File| {
                     file.set_len(0)?;
                     writeln!(file, "{}", std::process::id())
                 };
-                say(&lock).map_err(|e| CageError::file("write", path, e))?;
-                Ok(WorkLock { _file: lock })
+                say(&file).map_err(|e| CageError::file("write", path, e))?;
+                Ok(WorkLock { _file: file })
             }
-            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+            Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
                 // Whatever is in it: the holder may be just about to write.
-                let _ = file.read_to_string(&mut text);
+                let _ = (&file).read_to_string(&mut text);
                 Err(CageError::Held { path: path.to_owned(), pid: text.trim().parse().unwrap_or(0) })
             }
-            Err((_, e)) => Err(CageError::file("lock", path, e)),
+            Err(TryLockError::Error(e)) => Err(CageError::file("lock", path, e)),
         }
     }
 }
