@@ -194,8 +194,10 @@ struct Given {
 }
 
 impl Snapshot<'_> {
+    /// Whether a grant that was put together task by task came to what was refused; a remainder is
+    /// checked when it is found.
     fn refuses(&self, given: &Given) -> bool {
-        self.frameworks[given.framework].refused.is_some_and(|refused| refused.covers(self.agents[given.agent].agent, &given.resources))
+        given.tasks > 0 && self.frameworks[given.framework].refused.is_some_and(|refused| refused.covers(self.agents[given.agent].agent, &given.resources))
     }
 
     fn named(&self, given: Given) -> Grant {
@@ -236,8 +238,6 @@ struct Pass<'s, 'a> {
     shapes: Vec<Shape<'a>>,
     seekers: Vec<Seeker>,
     grants: Vec<Given>,
-    /// Of each framework with a demand: where its grant of an agent stands in `grants`.
-    merged: BTreeMap<(usize, usize), usize>,
 }
 
 /// What somebody looks for. Frameworks that look for the same thing share the search, so that an agent
@@ -254,9 +254,11 @@ struct Shape<'a> {
 }
 
 /// A framework that wants something.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Seeker {
     shape: usize,
+    /// Where its grant of each agent stands among the grants; stays empty without a demand.
+    merged: BTreeMap<usize, usize>,
     /// How many more tasks; means nothing without a demand.
     tasks_left: u32,
 }
@@ -274,7 +276,6 @@ impl<'s, 'a> Pass<'s, 'a> {
             shapes: Vec::new(),
             seekers: vec![Seeker::default(); snapshot.frameworks.len()],
             grants: Vec::new(),
-            merged: BTreeMap::new(),
         };
         pass.gather();
         pass
@@ -300,7 +301,7 @@ impl<'s, 'a> Pass<'s, 'a> {
                 self.shapes.push(Shape { request, condition: view.condition, role, on: view.on, ring: VecDeque::new() });
                 self.shapes.len() - 1
             });
-            self.seekers[framework] = Seeker { shape, tasks_left: view.demand.map_or(0, |demand| demand.count) };
+            self.seekers[framework] = Seeker { shape, merged: BTreeMap::new(), tasks_left: view.demand.map_or(0, |demand| demand.count) };
             self.tree.open(framework);
         }
         if self.shapes.is_empty() {
@@ -309,11 +310,12 @@ impl<'s, 'a> Pass<'s, 'a> {
         self.free = self.snapshot.agents.iter().map(|view| Cow::Borrowed(view.free)).collect();
         let order = self.snapshot.order();
         for shape in &mut self.shapes {
-            let here = |&agent: &usize| {
-                let view = &self.snapshot.agents[agent];
-                shape.on.is_none_or(|on| view.agent.as_str() == on || view.host == on)
+            let Some(on) = shape.on else {
+                shape.ring = order.clone().into();
+                continue;
             };
-            shape.ring = order.iter().copied().filter(here).collect();
+            let here = |&&agent: &&usize| self.snapshot.agents[agent].agent.as_str() == on || self.snapshot.agents[agent].host == on;
+            shape.ring = order.iter().filter(here).copied().collect();
         }
     }
 
@@ -337,8 +339,6 @@ impl<'s, 'a> Pass<'s, 'a> {
         let Some((agent, resources)) = found else {
             return false;
         };
-        let free = self.free[agent].checked_sub(&resources).expect("what is given was found in what is free");
-        self.free[agent] = Cow::Owned(free);
         let before = self.tree.share(leaf);
         self.tree.grant(leaf, &resources);
         if let Some(steps) = &mut self.steps {
@@ -368,6 +368,7 @@ impl<'s, 'a> Pass<'s, 'a> {
             self.shapes[shape].ring.push_back(agent);
             if !self.refuses_tasks(framework, agent, request) {
                 let taken = request.take(&self.free[agent]).expect("it fits");
+                self.withdraw(agent, &taken);
                 return Some((agent, taken));
             }
         }
@@ -376,7 +377,7 @@ impl<'s, 'a> Pass<'s, 'a> {
 
     /// An agent of which something worth an offer is left, and that remainder.
     fn find_remainder(&mut self, leaf: usize, framework: usize) -> Option<(usize, Resources)> {
-        if self.tree.allowance(leaf, "cpus", u64::MAX) < share::thousandths(CPUS_MIN) && self.tree.allowance(leaf, "mem", u64::MAX) < share::thousandths(MEM_MIN) {
+        if self.has_no_quota_left(leaf) {
             return None;
         }
         let shape = self.seekers[framework].shape;
@@ -385,16 +386,33 @@ impl<'s, 'a> Pass<'s, 'a> {
             if !is_worth_offering(&self.free[agent]) || !self.condition_holds(shape, framework, agent) {
                 continue;
             }
-            let rest = self.within_quota(leaf, &self.free[agent]);
-            let refused = !is_worth_offering(&rest) || self.refuses(framework, agent, &rest);
-            if refused || rest != *self.free[agent] {
+            let part = self.within_quota(leaf, &self.free[agent]);
+            if !is_worth_offering(part.as_ref().unwrap_or(&self.free[agent])) || self.refuses(framework, agent, part.as_ref().unwrap_or(&self.free[agent])) {
                 self.shapes[shape].ring.push_back(agent);
+                continue;
             }
-            if !refused {
-                return Some((agent, rest));
-            }
+            let Some(part) = part else {
+                let all = std::mem::replace(&mut self.free[agent], Cow::Owned(Resources::default()));
+                return Some((agent, all.into_owned()));
+            };
+            self.withdraw(agent, &part);
+            self.shapes[shape].ring.push_back(agent);
+            return Some((agent, part));
         }
         None
+    }
+
+    /// Takes what is given out of what is free.
+    fn withdraw(&mut self, agent: usize, resources: &Resources) {
+        let free = self.free[agent].to_mut();
+        if resources.ports.is_empty() && resources.other.is_empty() {
+            // By far the most common task, and most turns of a pass: spare the copy of the rest.
+            for (have, part) in [(&mut free.cpus, resources.cpus), (&mut free.mem, resources.mem), (&mut free.disk, resources.disk), (&mut free.gpus, resources.gpus)] {
+                *have = have.checked_sub(part).expect(WAS_FREE);
+            }
+        } else {
+            *free = free.checked_sub(resources).expect(WAS_FREE);
+        }
     }
 
     /// Notes what was given; says whether the framework may want more.
@@ -403,18 +421,18 @@ impl<'s, 'a> Pass<'s, 'a> {
             self.grants.push(Given { framework, agent, resources, tasks: 0 });
             return true;
         }
-        match self.merged.get(&(framework, agent)) {
+        let seeker = &mut self.seekers[framework];
+        match seeker.merged.get(&agent) {
             Some(&place) => {
                 let given = &mut self.grants[place];
                 given.resources = given.resources.checked_add(&resources).expect("both were free on the agent, and each apart");
                 given.tasks += 1;
             }
             None => {
-                self.merged.insert((framework, agent), self.grants.len());
+                seeker.merged.insert(agent, self.grants.len());
                 self.grants.push(Given { framework, agent, resources, tasks: 1 });
             }
         }
-        let seeker = &mut self.seekers[framework];
         seeker.tasks_left -= 1;
         seeker.tasks_left > 0
     }
@@ -442,7 +460,7 @@ impl<'s, 'a> Pass<'s, 'a> {
         };
         let room = request.room_in(&self.free[agent], self.seekers[framework].tasks_left.into());
         let most = request.times(room).and_then(|tasks| tasks.take(&self.free[agent]));
-        let before = self.merged.get(&(framework, agent)).map(|&place| &self.grants[place].resources);
+        let before = self.seekers[framework].merged.get(&agent).map(|&place| &self.grants[place].resources);
         match (most, before) {
             (Some(most), Some(before)) => most.checked_add(before).is_some_and(|all| refused.covers(self.snapshot.agents[agent].agent, &all)),
             (Some(most), None) => refused.covers(self.snapshot.agents[agent].agent, &most),
@@ -450,19 +468,27 @@ impl<'s, 'a> Pass<'s, 'a> {
         }
     }
 
-    /// As much of what is free as limits and guarantees let the framework have.
-    fn within_quota(&self, leaf: usize, free: &Resources) -> Resources {
-        let mut rest = free.clone();
+    /// Whether not even crumbs of cpus or memory would be allowed, on any agent.
+    fn has_no_quota_left(&self, leaf: usize) -> bool {
+        let below = |kind, least| self.tree.allowance(leaf, kind, u64::MAX) < share::thousandths(least);
+        !self.quota_kinds.is_empty() && below("cpus", CPUS_MIN) && below("mem", MEM_MIN)
+    }
+
+    /// The part of what is free that limits and guarantees let the framework have; none if all of it.
+    fn within_quota(&self, leaf: usize, free: &Resources) -> Option<Resources> {
+        let mut part: Option<Resources> = None;
         for kind in &self.quota_kinds {
             let have = amount_of(free, kind);
             let allowed = self.tree.allowance(leaf, kind, have);
             if allowed < have {
-                cut(&mut rest, kind, allowed);
+                cut(part.get_or_insert_with(|| free.clone()), kind, allowed);
             }
         }
-        rest
+        part
     }
 }
+
+const WAS_FREE: &str = "what is given was found in what is free";
 
 /// The smallest remainder of an agent that Mesos offers, too.
 fn is_worth_offering(free: &Resources) -> bool {

@@ -40,7 +40,9 @@ pub struct Refusals {
 /// The refusals of one framework, agent by agent.
 #[derive(Clone, Debug, Default)]
 pub struct Refused {
-    agents: BTreeMap<AgentId, Entry>,
+    /// Under a digest of the agent's id: the allocator asks for thousands of agents, mostly in vain,
+    /// and a number in the tree itself is compared without a look at an id elsewhere in memory.
+    agents: BTreeMap<u64, Vec<(AgentId, Entry)>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -102,7 +104,7 @@ impl Refusals {
 
     /// Ends the implicit refusals of a framework, as a new demand does.
     pub fn reset(&mut self, framework: &FrameworkId) {
-        let agents: Vec<AgentId> = self.frameworks.get(framework).into_iter().flat_map(|refused| refused.agents.keys().cloned()).collect();
+        let agents: Vec<AgentId> = self.frameworks.get(framework).into_iter().flat_map(|refused| refused.entries().map(|(agent, _)| agent.clone())).collect();
         for agent in agents {
             self.change(framework, &agent, Entry::forget_implicit);
         }
@@ -110,7 +112,7 @@ impl Refusals {
 
     /// Ends all refusals of a framework, as a revive, a new role or its removal does.
     pub fn clear(&mut self, framework: &FrameworkId) {
-        let agents: Vec<AgentId> = self.frameworks.get(framework).into_iter().flat_map(|refused| refused.agents.keys().cloned()).collect();
+        let agents: Vec<AgentId> = self.frameworks.get(framework).into_iter().flat_map(|refused| refused.entries().map(|(agent, _)| agent.clone())).collect();
         for agent in agents {
             self.change(framework, &agent, |entry| *entry = Entry::default());
         }
@@ -147,7 +149,7 @@ impl Refusals {
 
     /// Whether the framework refused these resources of the agent, or more.
     pub fn refuses(&self, framework: &FrameworkId, agent: &AgentId, resources: &Resources, now_ms: u64) -> bool {
-        let entry = self.frameworks.get(framework).and_then(|refused| refused.agents.get(agent));
+        let entry = self.frameworks.get(framework).and_then(|refused| refused.get(agent));
         entry.is_some_and(|entry| entry.refusals.iter().any(|refusal| refusal.until_ms > now_ms && refusal.resources.contains(resources)))
     }
 
@@ -168,12 +170,12 @@ impl Refusals {
     /// The one place where an entry is changed: it keeps the agenda and the index, and the bound.
     fn change(&mut self, framework: &FrameworkId, agent: &AgentId, how: impl FnOnce(&mut Entry)) {
         let refused = self.frameworks.entry(framework.clone()).or_default();
-        let entry = refused.agents.entry(agent.clone()).or_default();
+        let entry = refused.entry(agent);
         let before_ms = entry.next_ms();
         how(entry);
         let after_ms = entry.next_ms();
         if after_ms.is_none() {
-            refused.agents.remove(agent);
+            refused.forget(agent);
             if refused.agents.is_empty() {
                 self.frameworks.remove(framework);
             }
@@ -208,18 +210,50 @@ impl Refusals {
 impl Refused {
     /// Whether these resources of the agent, or more, were refused.
     pub fn covers(&self, agent: &AgentId, resources: &Resources) -> bool {
-        self.agents.get(agent).is_some_and(|entry| entry.refusals.iter().any(|refusal| refusal.resources.contains(resources)))
+        self.get(agent).is_some_and(|entry| entry.refusals.iter().any(|refusal| refusal.resources.contains(resources)))
     }
 
     /// Whether anything of the agent was refused.
     pub fn knows(&self, agent: &AgentId) -> bool {
-        self.agents.get(agent).is_some_and(|entry| !entry.refusals.is_empty())
+        self.get(agent).is_some_and(|entry| !entry.refusals.is_empty())
     }
 
-    /// Each refusal with its agent, and when it ends.
+    /// Each refusal with its agent, and when it ends; in no order that means anything.
     pub fn iter(&self) -> impl Iterator<Item = (&AgentId, &Resources, u64)> {
-        self.agents.iter().flat_map(|(agent, entry)| entry.refusals.iter().map(move |refusal| (agent, &refusal.resources, refusal.until_ms)))
+        self.entries().flat_map(|(agent, entry)| entry.refusals.iter().map(move |refusal| (agent, &refusal.resources, refusal.until_ms)))
     }
+
+    fn entries(&self) -> impl Iterator<Item = (&AgentId, &Entry)> {
+        self.agents.values().flatten().map(|(agent, entry)| (agent, entry))
+    }
+
+    fn get(&self, agent: &AgentId) -> Option<&Entry> {
+        self.agents.get(&digest(agent))?.iter().find(|(one, _)| one == agent).map(|(_, entry)| entry)
+    }
+
+    /// The entry of an agent, made if it is not there.
+    fn entry(&mut self, agent: &AgentId) -> &mut Entry {
+        let alike = self.agents.entry(digest(agent)).or_default();
+        let place = alike.iter().position(|(one, _)| one == agent).unwrap_or_else(|| {
+            alike.push((agent.clone(), Entry::default()));
+            alike.len() - 1
+        });
+        &mut alike[place].1
+    }
+
+    fn forget(&mut self, agent: &AgentId) {
+        if let Some(alike) = self.agents.get_mut(&digest(agent)) {
+            alike.retain(|(one, _)| one != agent);
+            if alike.is_empty() {
+                self.agents.remove(&digest(agent));
+            }
+        }
+    }
+}
+
+/// FNV-1a; two agents of one digest are told apart by their ids.
+fn digest(agent: &AgentId) -> u64 {
+    agent.as_str().bytes().fold(0xCBF2_9CE4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
 }
 
 /// Refusals without an end, as a snapshot from outside lists them.
@@ -227,7 +261,7 @@ impl FromIterator<(AgentId, Resources)> for Refused {
     fn from_iter<I: IntoIterator<Item = (AgentId, Resources)>>(refusals: I) -> Refused {
         let mut refused = Refused::default();
         for (agent, resources) in refusals {
-            refused.agents.entry(agent).or_default().refusals.push(Refusal { resources, until_ms: u64::MAX, implicit: false });
+            refused.entry(&agent).refusals.push(Refusal { resources, until_ms: u64::MAX, implicit: false });
         }
         refused
     }

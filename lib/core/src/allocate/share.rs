@@ -61,6 +61,9 @@ impl PartialOrd for Share {
 
 impl Ord for Share {
     fn cmp(&self, other: &Share) -> Ordering {
+        if self.total == other.total && self.weight == other.weight {
+            return self.held.cmp(&other.held);
+        }
         let (mine, theirs) = self.cross(*other);
         mine.cmp(&theirs)
     }
@@ -140,11 +143,19 @@ impl Tally {
     /// The dominant share of `total` that this is, at a weight in thousandths.
     pub(super) fn share(&self, total: &Tally, weight: u64) -> Share {
         let weight = weight.clamp(1, WEIGHT_MAX);
-        let built_in = self.built_in.iter().copied().zip(total.built_in);
-        let other = self.other.iter().map(|(kind, held)| (*held, total.other.get(kind).copied().unwrap_or_default()));
-        let of_kind = |(held, total): (u64, u64)| (total > 0).then_some(Share { held: held.min(total), total, weight });
-        let none = Share { weight, ..Share::NONE };
-        built_in.chain(other).filter_map(of_kind).fold(none, |most, share| if share > most { share } else { most })
+        let mut most = Share { weight, ..Share::NONE };
+        let mut see = |held: u64, total: u64| {
+            if total > 0 && u128::from(held.min(total)) * u128::from(most.total) > u128::from(most.held) * u128::from(total) {
+                (most.held, most.total) = (held.min(total), total);
+            }
+        };
+        for (held, total) in self.built_in.into_iter().zip(total.built_in) {
+            see(held, total);
+        }
+        for (kind, held) in &self.other {
+            see(*held, total.other.get(kind).copied().unwrap_or_default());
+        }
+        most
     }
 }
 

@@ -135,9 +135,11 @@ impl Tree {
         while let Some(node) = at {
             let node = &mut self.nodes[node];
             node.held.add(resources);
-            node.share = node.held.share(&self.total, node.weight);
-            node.grants += 1;
             at = node.parent;
+            if at.is_some() {
+                node.share = node.held.share(&self.total, node.weight);
+                node.grants += 1;
+            }
         }
     }
 
