@@ -126,6 +126,24 @@ impl OutputReader {
         }
     }
 
+    /// Where the stream stands: the first offset still kept, one past the last byte there is, and whether it has ended
+    pub fn bounds(&mut self) -> io::Result<(u64, u64, bool)> {
+        let ended = Exit::read(&self.path)?.map(|exit| match self.stream {
+            Stream::Stdout => exit.stdout_bytes,
+            Stream::Stderr => exit.stderr_bytes,
+        });
+        let bases = self.bases()?;
+        let first = bases.first().copied().unwrap_or(ended.unwrap_or(0));
+        let stored = match bases.last() {
+            Some(base) => match self.open_segment(*base)? {
+                Some(segment) => base + fs::File::from(segment.file).metadata()?.len(),
+                None => *base,
+            },
+            None => 0,
+        };
+        Ok((first, ended.unwrap_or(stored), ended.is_some()))
+    }
+
     /// The kept segment in which an offset lies, or else the first after it
     fn find(&self, offset: u64) -> io::Result<Option<Segment>> {
         let bases = self.bases()?;

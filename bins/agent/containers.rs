@@ -1,0 +1,309 @@
+//! Containers for launches: made, watched, ended, found again after a restart.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use meso_cage::{Cage, Container, Exit, Recovered, Spec, Why};
+use meso_core::agent::{Ending, Event, KILL_GRACE_MS, Usage};
+use meso_core::id::TaskId;
+use meso_core::wire::Launch;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Semaphore, mpsc};
+
+/// How many containers are made at once: set-up does not scale with threads (measured), and more only queue in the kernel.
+const MAKING_MAX: usize = 4;
+/// The most processes and threads of one task.
+const PIDS_MAX: u64 = 4096;
+
+/// The name of the container of a launch: it can be made once, as the launch can.
+pub fn container_id(launch: &Launch) -> String {
+    format!("e{}-{}", launch.launch.epoch, launch.no)
+}
+
+/// What launching needs to know of the agent.
+pub struct Settings {
+    /// Holds the sandboxes.
+    pub work_dir: PathBuf,
+    /// The agent's id, for the task's environment.
+    pub agent: String,
+    /// The host name.
+    pub host: String,
+    /// How much of each output is kept, bytes.
+    pub log_cap_bytes: u64,
+}
+
+/// All containers of the agent.
+pub struct Containers {
+    cage: Arc<Cage>,
+    settings: Settings,
+    events: mpsc::Sender<Event>,
+    making: Arc<Semaphore>,
+}
+
+impl Containers {
+    /// Over an open cage; what becomes of containers is sent as events.
+    pub fn new(cage: Arc<Cage>, settings: Settings, events: mpsc::Sender<Event>) -> Rc<Self> {
+        Rc::new(Containers { cage, settings, events, making: Arc::new(Semaphore::new(MAKING_MAX)) })
+    }
+
+    /// The cage itself.
+    pub fn cage(&self) -> &Arc<Cage> {
+        &self.cage
+    }
+
+    /// Where the task starts and finds its files.
+    pub fn sandbox(&self, launch: &Launch) -> PathBuf {
+        self.settings.work_dir.join("sandboxes").join(format!("{}-{}", launch.task, container_id(launch)))
+    }
+
+    /// Makes the container and follows it to its end.
+    pub fn launch(self: &Rc<Self>, launch: Launch) {
+        let this = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let task = launch.task.clone();
+            let sandbox = this.sandbox(&launch);
+            let spec = spec(&launch, &sandbox, &this.settings);
+            let cage = Arc::clone(&this.cage);
+            let Ok(permit) = Arc::clone(&this.making).acquire_owned().await else { return };
+            let made = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                std::fs::create_dir_all(&sandbox).map_err(|error| format!("cannot make the sandbox {}: {error}", sandbox.display()))?;
+                cage.launch(&spec).map_err(|error| error.to_string())
+            })
+            .await
+            .unwrap_or_else(|error| Err(format!("making the container failed: {error}")));
+            match made {
+                Ok(container) => this.follow(task, container).await,
+                Err(message) => this.ended(task, Ending::NotStarted { code: None, message }, Usage::default()).await,
+            }
+        });
+    }
+
+    /// Follows a fresh container: its event pipe tells of its start and its end.
+    async fn follow(&self, task: TaskId, mut container: Container) {
+        let mut told_start = false;
+        if let Some(pipe) = container.take_events().and_then(|pipe| AsyncFd::with_interest(File::from(pipe), Interest::READABLE).ok()) {
+            let mut text = Vec::new();
+            while let Ok(true) = read_more(&pipe, &mut text).await {
+                if !told_start && text.starts_with(b"started") {
+                    told_start = true;
+                    let _ = self.events.send(Event::Started { task: task.clone() }).await;
+                }
+                if text.windows(5).any(|word| word == b"exit\n") {
+                    break;
+                }
+            }
+            if !told_start && text.starts_with(b"started") {
+                let _ = self.events.send(Event::Started { task: task.clone() }).await;
+            }
+        }
+        self.conclude(task, container).await;
+    }
+
+    /// Follows a container that was found: only its supervisor's end can be waited for.
+    pub fn adopt(self: &Rc<Self>, task: TaskId, container: Container) {
+        let this = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            if let Ok(fd) = container.pidfd().try_clone_to_owned().and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE)) {
+                let _ = fd.readable().await;
+            }
+            this.conclude(task, container).await;
+        });
+    }
+
+    /// The supervisor is through, or gone: what its record says, or what recovery finds.
+    async fn conclude(&self, task: TaskId, mut container: Container) {
+        let cage = Arc::clone(&self.cage);
+        let outcome = tokio::task::spawn_blocking(move || {
+            let _ = container.reap();
+            match container.exit() {
+                Ok(Some(exit)) => Ok(exit),
+                _ => cage.recover(container.id()).map(Found::from).map_err(|error| error.to_string()).and_then(Found::exit),
+            }
+        })
+        .await
+        .unwrap_or_else(|error| Err(error.to_string()));
+        match outcome {
+            Ok(exit) => self.ended(task, ending(&exit), usage(&exit)).await,
+            Err(_) => self.ended(task, Ending::Lost { reason: "supervisor_lost" }, Usage::default()).await,
+        }
+    }
+
+    async fn ended(&self, task: TaskId, ending: Ending, usage: Usage) {
+        let _ = self.events.send(Event::Ended { task, ending, usage }).await;
+    }
+
+    /// After a start: finds what has become of every container that should run. What ended meanwhile is told truly.
+    pub async fn recover(self: &Rc<Self>, live: Vec<Launch>) -> BTreeMap<TaskId, &'static str> {
+        let mut found = BTreeMap::new();
+        for launch in live {
+            let task = launch.task.clone();
+            let cage = Arc::clone(&self.cage);
+            let id = container_id(&launch);
+            let outcome = tokio::task::spawn_blocking(move || cage.recover(&id)).await;
+            let word = match outcome {
+                Ok(Ok(Recovered::Running(container))) => {
+                    if container.task_pid().is_some() {
+                        let _ = self.events.send(Event::Started { task: task.clone() }).await;
+                    }
+                    self.adopt(task.clone(), container);
+                    "running"
+                }
+                Ok(Ok(Recovered::Ended(exit))) => {
+                    let _ = self.events.send(Event::Started { task: task.clone() }).await;
+                    self.ended(task.clone(), ending(&exit), usage(&exit)).await;
+                    "ended"
+                }
+                Ok(Ok(Recovered::Lost)) => {
+                    self.ended(task.clone(), Ending::Lost { reason: "supervisor_lost" }, Usage::default()).await;
+                    "lost"
+                }
+                Ok(Ok(Recovered::Reboot)) => {
+                    self.ended(task.clone(), Ending::Lost { reason: "agent_rebooted" }, Usage::default()).await;
+                    "rebooted"
+                }
+                Ok(Ok(Recovered::NeverStarted)) | Ok(Err(_)) | Err(_) => {
+                    self.ended(task.clone(), Ending::Lost { reason: "agent_restarted" }, Usage::default()).await;
+                    "never started"
+                }
+            };
+            found.insert(task, word);
+        }
+        found
+    }
+
+    /// Ends a container; it keeps its grace even if the agent dies.
+    pub fn kill(&self, launch: &Launch, grace_ms: u64) {
+        let cage = Arc::clone(&self.cage);
+        let id = container_id(launch);
+        tokio::task::spawn_blocking(move || {
+            // A container that is only being made is killed when it says that it started: the machine orders it again.
+            let _ = cage.kill(&id, grace_ms);
+        });
+    }
+}
+
+/// What recovery found in place of a record.
+enum Found {
+    Exit(Box<Exit>),
+    Nothing,
+}
+
+impl From<Recovered> for Found {
+    fn from(recovered: Recovered) -> Self {
+        match recovered {
+            Recovered::Ended(exit) => Found::Exit(Box::new(exit)),
+            _ => Found::Nothing,
+        }
+    }
+}
+
+impl Found {
+    fn exit(self) -> Result<Exit, String> {
+        match self {
+            Found::Exit(exit) => Ok(*exit),
+            Found::Nothing => Err("the supervisor left no record".to_owned()),
+        }
+    }
+}
+
+/// Reads what the pipe has; false at its end.
+async fn read_more(pipe: &AsyncFd<File>, text: &mut Vec<u8>) -> std::io::Result<bool> {
+    loop {
+        let mut ready = pipe.readable().await?;
+        let mut buffer = [0u8; 256];
+        match ready.try_io(|pipe| pipe.get_ref().read(&mut buffer)) {
+            Ok(Ok(count)) => {
+                text.extend_from_slice(&buffer[..count]);
+                return Ok(count > 0);
+            }
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_would_block) => {}
+        }
+    }
+}
+
+fn ending(exit: &Exit) -> Ending {
+    match &exit.why {
+        Why::Exited | Why::Killed => Ending::Exited { code: exit.code, signal: exit.signal },
+        Why::Timeout => Ending::Timeout { code: exit.code, signal: exit.signal },
+        Why::MemoryLimit => Ending::MemoryLimit { limit_bytes: exit.mem_limit_bytes.unwrap_or(0), peak_bytes: exit.mem_peak_bytes.unwrap_or(0) },
+        Why::LaunchError { stage, errno, text } => {
+            let code = match (stage.as_str(), *errno) {
+                // ENOENT and ENOTDIR; everything else of exec is "cannot be executed", as a shell has it.
+                ("exec", 2 | 20) => Some(127),
+                ("exec", _) => Some(126),
+                _ => None,
+            };
+            Ending::NotStarted { code, message: text.clone() }
+        }
+    }
+}
+
+fn usage(exit: &Exit) -> Usage {
+    Usage { stdout_bytes: exit.stdout_bytes, stderr_bytes: exit.stderr_bytes, mem_peak_bytes: exit.mem_peak_bytes.unwrap_or(0), cpu_ms: exit.cpu_ms }
+}
+
+fn spec(launch: &Launch, sandbox: &Path, settings: &Settings) -> Spec {
+    let task = &launch.spec;
+    let argv = match &task.cmd {
+        Some(cmd) => vec!["/bin/sh".to_owned(), "-c".to_owned(), cmd.clone()],
+        None => task.argv.clone(),
+    };
+    let cwd = match &task.workdir {
+        Some(dir) if dir.starts_with('/') => PathBuf::from(dir),
+        Some(dir) => sandbox.join(dir),
+        None => sandbox.to_owned(),
+    };
+    Spec {
+        id: container_id(launch),
+        argv,
+        env: environment(launch, sandbox, settings),
+        cwd,
+        stdin: task.stdin,
+        attached: task.attached,
+        user: None,
+        cpu_milli: launch.resources.cpus.as_milli().unsigned_abs(),
+        cpu_limit_milli: task.cpus_limit.map(|limit| limit.as_milli().unsigned_abs()),
+        mem_bytes: (!launch.resources.mem.is_zero()).then(|| (launch.resources.mem.as_milli().unsigned_abs() << 20) / 1000),
+        pids_max: Some(PIDS_MAX),
+        timeout_ms: task.timeout.map(|span| span.0),
+        kill_grace_ms: task.kill_grace.map_or(KILL_GRACE_MS, |span| span.0),
+        log_cap_bytes: settings.log_cap_bytes,
+        rlimit_nofile: None,
+        rlimit_core: Some(0),
+    }
+}
+
+/// The environment of the contract: the task's own, ours over it, and the few that every program expects.
+fn environment(launch: &Launch, sandbox: &Path, settings: &Settings) -> Vec<(String, String)> {
+    let mut env: BTreeMap<String, String> = BTreeMap::new();
+    env.insert("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+    env.insert("HOME".to_owned(), sandbox.display().to_string());
+    env.insert("LANG".to_owned(), "C.UTF-8".to_owned());
+    env.extend(launch.spec.env.clone());
+    let name = launch.spec.name.as_ref().map_or_else(|| launch.task.to_string(), ToString::to_string);
+    let framework = launch.framework_name.as_ref().map_or_else(|| launch.framework.to_string(), ToString::to_string);
+    let ours = [
+        ("MESO_TASK_ID", launch.task.to_string()),
+        ("MESO_TASK_NAME", name),
+        ("MESO_FRAMEWORK", framework),
+        ("MESO_ROLE", launch.role.to_string()),
+        ("MESO_AGENT", settings.agent.clone()),
+        ("MESO_HOST", settings.host.clone()),
+        ("MESO_SANDBOX", sandbox.display().to_string()),
+        ("MESO_CPUS", launch.resources.cpus.to_string()),
+        ("MESO_MEM", launch.resources.mem.to_string()),
+    ];
+    env.extend(ours.map(|(key, value)| (key.to_owned(), value)));
+    for (number, port) in launch.resources.ports.iter().enumerate() {
+        env.insert(format!("PORT{number}"), port.to_string());
+    }
+    env.into_iter().collect()
+}

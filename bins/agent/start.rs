@@ -1,0 +1,278 @@
+//! From a work directory to an agent that serves: identity, recovery, bus, loop, end.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use meso_bus::driver::{Clock, drive};
+use meso_bus::{Bus, BusEvent, inbox_of};
+use meso_cage::{Cage, CgroupUse, Options, WorkLock, machine};
+use meso_cli::{Exit, Failure, VERSION, complain, io_text};
+use meso_core::agent::{Agent, Config, Event};
+use meso_core::condition::{Attr, parse_attrs};
+use meso_core::id::{AgentId, Nonce};
+use meso_core::resources::{Resources, parse_size};
+use meso_core::wire::Launch;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Duration;
+
+use crate::Args;
+use crate::containers::{Containers, Settings};
+use crate::host::Host;
+use crate::io::Io;
+use crate::journal::Journal;
+use crate::retained::Retained;
+
+/// How many events may wait for the machine; whoever sends more waits.
+const EVENTS_MAX: usize = 4096;
+/// How often the wall clock is looked at, for display.
+const CLOCK_EVERY: Duration = Duration::from_secs(10);
+/// An agent that follows an invitation waits up to so long, so that a crowd does not come at once, milliseconds.
+const JITTER_MS_MAX: u64 = 100;
+/// How long tasks have to end when the agent is asked to end them, beyond their own grace.
+const LAST_KILL_WAIT: Duration = Duration::from_secs(20);
+
+pub async fn run(args: Args) -> Result<Exit, Failure> {
+    let access = args.bus.access()?;
+    let work_dir = work_dir(args.work_dir.clone())?;
+    let lock_path = work_dir.join("lock");
+    let _lock = WorkLock::take(&lock_path).map_err(|error| Failure::config(error.to_string()).hint("one agent runs on a work directory; give another --work-dir"))?;
+    let host = match &args.host {
+        Some(host) => host.clone(),
+        None => machine::hostname().map_err(|error| Failure::config(format!("cannot find the host name: {}", io_text(&error))).hint("--host NAME"))?,
+    };
+    let attrs = attributes(&args.attrs)?;
+    let total = crate::facts::total(&work_dir, args.resources.as_deref())?;
+    let log_cap_mib = parse_size(&args.log_cap).map_err(|error| Failure::usage(format!("--log-cap: {error}")))?;
+
+    let found = Journal::read(&work_dir)?;
+    let boot_id = machine::boot_id().map_err(|error| Failure::config(format!("cannot read the boot id: {}", io_text(&error))))?;
+    let (agent_id, generation, records) = match found {
+        Some(found) => {
+            if found.torn_bytes > 0 {
+                complain(&format!("{} unfinished bytes at the end of the log were cut; nobody had seen them", found.torn_bytes));
+            }
+            (found.agent, found.generation + 1, found.records)
+        }
+        None => (AgentId::fresh(random()?), 1, Vec::new()),
+    };
+
+    let cage = Arc::new(open_cage(&args, &work_dir, &agent_id)?);
+    for notice in cage.notices() {
+        complain(notice);
+    }
+    let config = Config {
+        agent: agent_id.clone(),
+        incarnation: nonce()?,
+        secret: nonce()?,
+        generation,
+        host: host.clone(),
+        attrs,
+        total: total.clone(),
+        boot_id,
+        isolation: cage.isolation().to_owned(),
+        version: VERSION.to_owned(),
+        jitter_ms: random()? % JITTER_MS_MAX,
+    };
+    let secret = config.secret.clone();
+    let clock = Clock::default();
+    let mut machine = Agent::recover(config, clock.now_ms(), records);
+    check_fits(&machine, &total)?;
+    let journal = Journal::begin(&work_dir, &[machine.head(), machine.snapshot()])
+        .map_err(|error| Failure::config(format!("cannot write in {}: {}", work_dir.display(), io_text(&error))).hint("free some space, or give another --work-dir"))?;
+
+    let (sender, mut events) = mpsc::channel(EVENTS_MAX);
+    let live: Vec<Launch> = machine.live().cloned().collect();
+    let retained = Retained::read(Arc::clone(&cage), work_dir.clone(), &live);
+    let settings = Settings { work_dir: work_dir.clone(), agent: agent_id.to_string(), host: host.clone(), log_cap_bytes: log_cap_mib.as_milli().unsigned_abs().saturating_mul(1 << 20) / 1000 };
+    let containers = Containers::new(Arc::clone(&cage), settings, sender.clone());
+
+    let mut options = access.options();
+    options.inbox = inbox_of(&agent_id);
+    options.name = format!("meso-agent {host}");
+    options.reconnect = true;
+    let bus = Bus::connect_patiently(&options, |error, pause_ms| complain(&format!("{error}; trying again in {pause_ms} ms"))).await?;
+    listen(&bus, &agent_id, &secret, &sender, Io::new(bus.clone(), Arc::clone(&cage), std::rc::Rc::clone(&retained))).await?;
+    tell_time(clock, sender.clone());
+
+    let adopted = {
+        let containers = std::rc::Rc::clone(&containers);
+        async move { containers.recover(live).await }
+    };
+    tokio::task::spawn_local(async move {
+        let adopted = adopted.await;
+        let running = adopted.values().filter(|word| **word == "running").count();
+        if !adopted.is_empty() {
+            complain(&format!("found {} tasks of before: {running} run on, {} ended meanwhile", adopted.len(), adopted.len() - running));
+        }
+    });
+    complain(&format!("agent {agent_id} on {host} gives {total}, tasks in {}", cage.isolation()));
+
+    let mut host = Host::new(agent_id, work_dir, bus.clone(), journal, std::rc::Rc::clone(&containers), retained, sender.clone());
+    drive(clock, &mut machine, &mut host, &mut events, asked_to_end()?).await?;
+    if args.kill_tasks_on_exit {
+        end_tasks(clock, &mut machine, &mut host, &mut events, &containers).await?;
+    }
+    bus.close().await?;
+    Ok(Exit::DONE)
+}
+
+/// `--work-dir`, or a place where such things are kept.
+fn work_dir(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let dir = match given {
+        Some(dir) => dir,
+        None if machine::privileged() => PathBuf::from("/var/lib/meso/agent"),
+        None => match std::env::var_os("HOME") {
+            Some(home) => PathBuf::from(home).join(".local/state/meso/agent"),
+            None => return Err(Failure::usage("there is no HOME to keep a work directory in").hint("--work-dir DIR")),
+        },
+    };
+    let cannot = |what: &str, error: std::io::Error| {
+        Failure::config(format!("cannot {what} the work directory {}: {}", dir.display(), io_text(&error))).hint("--work-dir DIR that you may write")
+    };
+    fs::DirBuilder::new().recursive(true).mode(0o711).create(&dir).map_err(|error| cannot("make", error))?;
+    let dir = dir.canonicalize().map_err(|error| cannot("open", error))?;
+    let sandboxes = dir.join("sandboxes");
+    fs::DirBuilder::new().recursive(true).mode(0o711).create(&sandboxes).map_err(|error| cannot("write in", error))?;
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o711)).map_err(|error| cannot("write in", error))?;
+    Ok(dir)
+}
+
+fn attributes(given: &[String]) -> Result<BTreeMap<String, Attr>, Failure> {
+    let mut attrs = BTreeMap::new();
+    for text in given {
+        let some = parse_attrs(text).map_err(|error| Failure::usage(format!("--attr: {error}")).hint("--attr rack=r1,ssd=true"))?;
+        attrs.extend(some);
+    }
+    Ok(attrs)
+}
+
+fn open_cage(args: &Args, work_dir: &Path, agent: &AgentId) -> Result<Cage, Failure> {
+    let supervisor = supervisor()?;
+    let cgroups = if args.cgroups == "off" { CgroupUse::Off } else { CgroupUse::Auto };
+    Cage::open(Options { run_dir: work_dir.join("containers"), supervisor, cgroups, cgroup_parent: format!("meso/{agent}") }).map_err(|error| Failure::config(error.to_string()))
+}
+
+/// The supervisor's program stands beside the agent's.
+fn supervisor() -> Result<PathBuf, Failure> {
+    let here = std::env::current_exe().map_err(|error| Failure::config(format!("cannot find my own program: {}", io_text(&error))))?;
+    let path = here.with_file_name("meso-supervisor");
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(Failure::config(format!("{} is missing: every task runs under it", path.display())).hint("install meso-supervisor beside meso-agent"))
+}
+
+/// Running tasks hold what they were given: less than that cannot be given away.
+fn check_fits(machine: &Agent, total: &Resources) -> Result<(), Failure> {
+    if total.contains(machine.used()) {
+        return Ok(());
+    }
+    Err(Failure::config(format!("the tasks that run here hold {}, more than {total}", machine.used())).hint("start with at least that -R, or end some of them first"))
+}
+
+/// Subscribes before anything is said, so that no command is missed.
+async fn listen(bus: &Bus, agent: &AgentId, secret: &Nonce, sender: &mpsc::Sender<Event>, io: std::rc::Rc<Io>) -> Result<(), Failure> {
+    let mut commands = bus.subscribe(&bus.subjects().command(agent, secret)).await?;
+    let mut lead = bus.subscribe(&bus.subjects().lead()).await?;
+    let mut asks = bus.subscribe(&bus.subjects().ios(agent)).await?;
+    let to = sender.clone();
+    tokio::task::spawn_local(async move {
+        while let Some(message) = commands.next().await {
+            match serde_json::from_slice(&message.payload) {
+                Ok(command) => {
+                    if to.send(Event::Command(command)).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => complain(&format!("a command could not be read: {error}")),
+            }
+        }
+    });
+    let to = sender.clone();
+    tokio::task::spawn_local(async move {
+        while let Some(message) = lead.next().await {
+            if let Ok(invitation) = serde_json::from_slice(&message.payload) {
+                if to.send(Event::Invitation(invitation)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    tokio::task::spawn_local(async move {
+        while let Some(message) = asks.next().await {
+            io.take(message);
+        }
+    });
+    let mut events = bus.events();
+    tokio::task::spawn_local(async move {
+        while let Some(event) = events.next().await {
+            match event {
+                BusEvent::Disconnected => complain("the bus is away; tasks run on, statuses wait"),
+                BusEvent::Connected => complain("the bus is there"),
+                other => complain(&format!("bus: {other:?}")),
+            }
+        }
+    });
+    Ok(())
+}
+
+fn tell_time(clock: Clock, sender: mpsc::Sender<Event>) {
+    let _ = clock;
+    // The first reading comes before any other event.
+    let _ = sender.try_send(Event::Clock { wall_ms: wall_ms() });
+    tokio::task::spawn_local(async move {
+        loop {
+            tokio::time::sleep(CLOCK_EVERY).await;
+            if sender.send(Event::Clock { wall_ms: wall_ms() }).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Ready when the process is asked to end.
+fn asked_to_end() -> Result<impl Future<Output = ()>, Failure> {
+    let cannot = |error: std::io::Error| Failure::failed(format!("cannot listen for signals: {}", io_text(&error)));
+    let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+/// Ends what runs, waits for it, and has the statuses stored.
+async fn end_tasks(clock: Clock, machine: &mut Agent, host: &mut Host, events: &mut mpsc::Receiver<Event>, containers: &std::rc::Rc<Containers>) -> Result<(), Failure> {
+    let live: Vec<Launch> = machine.live().cloned().collect();
+    let grace_ms = live.iter().filter_map(|launch| launch.spec.kill_grace).map(|span| span.0).max().unwrap_or(0);
+    for launch in &live {
+        containers.kill(launch, launch.spec.kill_grace.map_or(meso_core::agent::KILL_GRACE_MS, |span| span.0));
+    }
+    let until = tokio::time::Instant::now() + LAST_KILL_WAIT + Duration::from_millis(grace_ms);
+    while machine.live().next().is_some() && tokio::time::Instant::now() < until {
+        drive(clock, machine, host, events, tokio::time::sleep(Duration::from_millis(20))).await?;
+    }
+    // One more turn, so that the last statuses are on their way.
+    drive(clock, machine, host, events, tokio::time::sleep(Duration::from_millis(200))).await
+}
+
+fn random() -> Result<u64, Failure> {
+    let mut bytes = [0u8; 8];
+    getrandom::fill(&mut bytes).map_err(|error| Failure::failed(format!("the system gives no random numbers: {error}")))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn nonce() -> Result<Nonce, Failure> {
+    Ok(Nonce::fresh(random()?, random()?))
+}

@@ -1,0 +1,65 @@
+//! meso-agent: reports a machine's resources, runs and supervises tasks.
+
+#[path = "agent/containers.rs"]
+mod containers;
+#[path = "agent/facts.rs"]
+mod facts;
+#[path = "agent/host.rs"]
+mod host;
+#[path = "agent/io.rs"]
+mod io;
+#[path = "agent/journal.rs"]
+mod journal;
+#[path = "agent/retained.rs"]
+mod retained;
+#[path = "agent/start.rs"]
+mod start;
+
+use std::path::PathBuf;
+
+use meso_cli::{BusArgs, Exit, Failure};
+
+/// Offer this machine's resources and run tasks
+///
+/// One meso-agent runs on each machine of the cluster. It tells the master what there is, runs what frameworks launch,
+/// each task under a supervisor of its own and, as root, in a cgroup of its own, and serves the tasks' output. Tasks
+/// outlive the agent: started again on the same work directory it finds them, and tells truly what ended meanwhile.
+#[derive(clap::Parser)]
+struct Args {
+    #[command(flatten)]
+    bus: BusArgs,
+    /// Directory of the agent's log, of sandboxes and output
+    ///
+    /// It belongs to one agent for ever: its identity is kept there.
+    #[arg(long, value_name = "DIR", env = "MESO_WORK_DIR")]
+    work_dir: Option<PathBuf>,
+    /// What to give, in place of what is found
+    ///
+    /// Kind by kind: cpus=4,mem=8G,disk=100G,gpus=1,ports=[31000-31999],licenses=3. What is not named is found: all
+    /// processors, memory less 1 GiB, disk less 5 GiB (half, if there is little), ports 31000 to 32000.
+    #[arg(short = 'R', long = "resources", value_name = "RESOURCES")]
+    resources: Option<String>,
+    /// Attributes for people to choose machines by: rack=r1,ssd=true (can be repeated)
+    #[arg(long = "attr", value_name = "K=V,..")]
+    attrs: Vec<String>,
+    /// The host name that others see
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+    /// Contain tasks in cgroups if this machine has them and lets us, or never
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "off"])]
+    cgroups: String,
+    /// How much of each output of a task is kept
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    log_cap: String,
+    /// End all tasks when this process is asked to end
+    #[arg(long)]
+    kill_tasks_on_exit: bool,
+}
+
+fn main() -> std::process::ExitCode {
+    meso_cli::main(meso_cli::tool!(Plain), agent)
+}
+
+async fn agent(args: Args) -> Result<Exit, Failure> {
+    tokio::task::LocalSet::new().run_until(start::run(args)).await
+}
