@@ -10,6 +10,7 @@
 //! ```
 mod bus_args;
 mod bus_failure;
+pub mod client;
 mod config;
 mod env_file;
 mod exit;

@@ -1,0 +1,269 @@
+//! Who leads, asked until there is an answer or the time is over
+use crate::{Access, Failure};
+use bytes::Bytes;
+use meso_bus::{Bus, BusError};
+use meso_core::id::Principal;
+use meso_core::wire::call::{Answer, Call};
+use meso_core::wire::query::{AgentRow, FrameworkRow, MasterRow, OfferRow, Query, Rows, Table, TaskRow};
+use meso_core::wire::{Refusal, RefusalCode};
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// How long to look for a leader before giving up: longer than one needs to replace another.
+pub const PATIENCE_MS: u64 = 30_000;
+/// The same for a tool that only lists: a person waits for it.
+pub const LISTING_MS: u64 = 5_000;
+/// How long the bus itself may take to take us in.
+const CONNECT_MS: u64 = 5_000;
+/// After this long without an answer a question is asked again: the one who had it may be gone.
+const ATTEMPT_MS: u64 = 2_000;
+/// First and longest pause between two attempts.
+const RETRY_MS: u64 = 100;
+const RETRY_MS_MAX: u64 = 1_000;
+/// No table is longer than this many answers.
+const PAGES_MAX: usize = 4_000;
+
+/// The way to whoever leads.
+#[derive(Clone)]
+pub struct Leader {
+    bus: Bus,
+    principal: Principal,
+}
+
+/// What one attempt brought.
+enum Attempt<T> {
+    Answered(T),
+    /// Nobody there, or one who does not know yet.
+    Later,
+}
+
+impl Leader {
+    pub fn new(bus: Bus, principal: Principal) -> Self {
+        Self { bus, principal }
+    }
+
+    /// Connects for a tool that is soon done: a lost connection is the end.
+    ///
+    /// # Errors
+    /// `Unreachable`, `Denied` or `Usage`, as the bus says it.
+    pub async fn connect(access: &Access) -> Result<Self, Failure> {
+        Self::connect_as(access, false).await
+    }
+
+    /// Connects for a tool that stays: a bus that goes away later is waited for.
+    ///
+    /// # Errors
+    /// As [`Leader::connect`]: the bus must be there at the start, so that a wrong address is said at once.
+    pub async fn connect_to_stay(access: &Access) -> Result<Self, Failure> {
+        Self::connect_as(access, true).await
+    }
+
+    async fn connect_as(access: &Access, reconnect: bool) -> Result<Self, Failure> {
+        let mut options = access.options();
+        options.reconnect = reconnect;
+        let bus = Bus::connect(&options, Duration::from_millis(CONNECT_MS)).await?;
+        Ok(Self::new(bus, access.principal.clone()))
+    }
+
+    pub fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    /// Who we are.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// Makes a call, again and again until a leader has a verdict; `None` if nobody had one within `limit`.
+    ///
+    /// A call may be repeated: the leader answers the same. A refusal that only asks for patience is not handed on.
+    ///
+    /// # Errors
+    /// What another attempt cannot mend: not permitted, too big, not understood, closed.
+    pub async fn call(&self, call: &Call, limit: Duration) -> Result<Option<Answer>, Failure> {
+        let subject = self.bus.subjects().framework_call(&self.principal, "call");
+        let payload = to_json(call)?;
+        self.until_answered(&subject, payload, limit, |answer: Answer| match answer {
+            Answer::Refused(refusal) if asks_for_patience(&refusal) => Attempt::Later,
+            answer => Attempt::Answered(answer),
+        })
+        .await
+    }
+
+    /// Asks for one page of a table; `None` if nobody leads within `limit`.
+    ///
+    /// # Errors
+    /// As [`Leader::call`], and a refusal.
+    pub async fn ask(&self, query: &Query, limit: Duration) -> Result<Option<Rows>, Failure> {
+        let subject = self.bus.subjects().query(&self.principal, "ask");
+        let payload = to_json(query)?;
+        let rows = self
+            .until_answered(&subject, payload, limit, |rows: Rows| match rows {
+                Rows::Refused { refusal } if asks_for_patience(&refusal) => Attempt::Later,
+                rows => Attempt::Answered(rows),
+            })
+            .await?;
+        match rows {
+            Some(Rows::Refused { refusal }) => Err(Failure::failed(refusal.message)),
+            rows => Ok(rows),
+        }
+    }
+
+    /// Asks for a whole table, page after page, as one; `next` is empty in it.
+    ///
+    /// # Errors
+    /// As [`Leader::ask`], and `Unreachable` if nobody leads within `limit`.
+    pub async fn rows_all(&self, of: Table, prefix: &str, limit: Duration) -> Result<Rows, Failure> {
+        let deadline = Instant::now() + limit;
+        let mut query = Query { of, from: String::new(), prefix: prefix.to_owned() };
+        let mut whole: Option<Rows> = None;
+        for _ in 0..PAGES_MAX {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let page = self.ask(&query, left).await?.ok_or_else(|| self.nobody(limit))?;
+            let next = match (&mut whole, page) {
+                (whole @ None, mut page) => {
+                    let next = take_next(&mut page);
+                    *whole = Some(page);
+                    next
+                }
+                (Some(whole), page) => extend(whole, page).ok_or_else(not_understood)?,
+            };
+            if next.is_empty() {
+                return whole.ok_or_else(not_understood);
+            }
+            // A leader that never comes to an end is none of ours.
+            if next <= query.from {
+                return Err(not_understood());
+            }
+            query.from = next;
+        }
+        Err(Failure::failed(format!("the table has more than {PAGES_MAX} pages")).hint("ask for fewer, by the beginning of their ids"))
+    }
+
+    /// The tasks whose id or name begins with `prefix`: live ones, and those that ended lately.
+    ///
+    /// # Errors
+    /// As [`Leader::rows_all`].
+    pub async fn tasks(&self, prefix: &str, limit: Duration) -> Result<Vec<TaskRow>, Failure> {
+        match self.rows_all(Table::Tasks, prefix, limit).await? {
+            Rows::Tasks { page, .. } => Ok(page),
+            _ => Err(not_understood()),
+        }
+    }
+
+    /// The agents.
+    ///
+    /// # Errors
+    /// As [`Leader::rows_all`].
+    pub async fn agents(&self, limit: Duration) -> Result<Vec<AgentRow>, Failure> {
+        match self.rows_all(Table::Agents, "", limit).await? {
+            Rows::Agents { page, .. } => Ok(page),
+            _ => Err(not_understood()),
+        }
+    }
+
+    /// The frameworks.
+    ///
+    /// # Errors
+    /// As [`Leader::rows_all`].
+    pub async fn frameworks(&self, limit: Duration) -> Result<Vec<FrameworkRow>, Failure> {
+        match self.rows_all(Table::Frameworks, "", limit).await? {
+            Rows::Frameworks { page, .. } => Ok(page),
+            _ => Err(not_understood()),
+        }
+    }
+
+    /// The offers that are out.
+    ///
+    /// # Errors
+    /// As [`Leader::rows_all`].
+    pub async fn offers(&self, limit: Duration) -> Result<Vec<OfferRow>, Failure> {
+        match self.rows_all(Table::Offers, "", limit).await? {
+            Rows::Offers { page, .. } => Ok(page),
+            _ => Err(not_understood()),
+        }
+    }
+
+    /// The leader, then its standbys.
+    ///
+    /// # Errors
+    /// As [`Leader::rows_all`].
+    pub async fn masters(&self, limit: Duration) -> Result<Vec<MasterRow>, Failure> {
+        match self.rows_all(Table::Masters, "", limit).await? {
+            Rows::Masters { page } => Ok(page),
+            _ => Err(not_understood()),
+        }
+    }
+
+    /// What to say when nobody answered within `limit`.
+    pub fn nobody(&self, limit: Duration) -> Failure {
+        let url = self.bus.options().shown_url();
+        Failure::unreachable(format!("no master answered on {url} in {} s", limit.as_millis().div_ceil(1000))).hint("meso-up, which starts a cluster here, or --nats URL of one that runs")
+    }
+
+    async fn until_answered<T: DeserializeOwned>(&self, subject: &str, payload: Bytes, limit: Duration, verdict: impl Fn(T) -> Attempt<T>) -> Result<Option<T>, Failure> {
+        let deadline = Instant::now() + limit;
+        let mut pause_ms = RETRY_MS;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.bus.request(subject, payload.clone(), left.min(Duration::from_millis(ATTEMPT_MS))).await {
+                Ok(bytes) => match verdict(serde_json::from_slice(&bytes).map_err(|_| not_understood())?) {
+                    Attempt::Answered(answer) => return Ok(Some(answer)),
+                    Attempt::Later => {}
+                },
+                Err(BusError::Unreachable { .. }) if self.bus.options().reconnect => {}
+                Err(BusError::NoResponders { .. } | BusError::Timeout { .. } | BusError::Busy { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if Instant::now() + Duration::from_millis(pause_ms) >= deadline {
+                return Ok(None);
+            }
+            sleep(Duration::from_millis(pause_ms)).await;
+            pause_ms = (pause_ms * 2).min(RETRY_MS_MAX);
+        }
+    }
+}
+
+/// Whether a refusal is no verdict: the same again, a moment later, may be answered otherwise.
+pub(crate) fn asks_for_patience(refusal: &Refusal) -> bool {
+    matches!(refusal.code, RefusalCode::NotLeading | RefusalCode::Recovering | RefusalCode::Busy)
+}
+
+fn take_next(rows: &mut Rows) -> String {
+    match rows {
+        Rows::Tasks { next, .. } | Rows::Agents { next, .. } | Rows::Frameworks { next, .. } | Rows::Offers { next, .. } => std::mem::take(next),
+        Rows::Masters { .. } | Rows::Refused { .. } => String::new(),
+    }
+}
+
+/// Puts a page behind the pages before; says where the next one begins. None if it is of another table.
+fn extend(whole: &mut Rows, more: Rows) -> Option<String> {
+    match (whole, more) {
+        (Rows::Tasks { page, .. }, Rows::Tasks { page: more, next }) => {
+            page.extend(more);
+            Some(next)
+        }
+        (Rows::Agents { page, .. }, Rows::Agents { page: more, next }) => {
+            page.extend(more);
+            Some(next)
+        }
+        (Rows::Frameworks { page, .. }, Rows::Frameworks { page: more, next }) => {
+            page.extend(more);
+            Some(next)
+        }
+        (Rows::Offers { page, .. }, Rows::Offers { page: more, next }) => {
+            page.extend(more);
+            Some(next)
+        }
+        _ => None,
+    }
+}
+
+fn to_json(message: &impl serde::Serialize) -> Result<Bytes, Failure> {
+    serde_json::to_vec(message).map(Bytes::from).map_err(|e| Failure::internal(format!("writing a message: {e}")))
+}
+
+fn not_understood() -> Failure {
+    Failure::failed("the leader's answer is not understood").hint("the same version of meso everywhere")
+}
