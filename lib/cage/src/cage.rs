@@ -217,6 +217,14 @@ impl Cage {
         OutputWatch::new(&dir).map_err(|e| CageError::file("watch", dir, e))
     }
 
+    /// Removes our parent cgroups as far as they are empty, so that an agent that will not come back leaves nothing
+    pub fn release(&self) {
+        for dir in self.layout.iter().flat_map(Layout::own_dirs) {
+            // One that still holds a container, or another agent's, stays.
+            let _ = fs::remove_dir(dir);
+        }
+    }
+
     /// The ids of all container directories
     pub fn list(&self) -> Result<Vec<String>, CageError> {
         let mut ids = Vec::new();

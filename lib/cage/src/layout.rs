@@ -34,6 +34,8 @@ pub(crate) struct Layout {
     pub unified: Option<PathBuf>,
     /// Version 1 memory can limit swap too
     pub swap_limit: bool,
+    /// How many levels of the parents are ours
+    depth: usize,
     /// What the operator should know: controllers that are missing
     pub notices: Vec<String>,
 }
@@ -79,6 +81,11 @@ impl Layout {
         Ok(leaf)
     }
 
+    /// The directories that hold leaves, and those above them that are ours, innermost first
+    pub(crate) fn own_dirs(&self) -> impl Iterator<Item = &Path> {
+        self.parents().into_iter().flat_map(|dir| dir.ancestors().take(self.depth))
+    }
+
     /// Every directory that holds leaves, each once
     pub(crate) fn parents(&self) -> Vec<&Path> {
         let mut all: Vec<&Path> = [&self.cpu, &self.memory, &self.pids, &self.freezer, &self.unified].into_iter().flatten().map(PathBuf::as_path).collect();
@@ -112,12 +119,12 @@ impl Layout {
             notices.push("the kernel does not count swap: memory limits hold for memory alone".into());
         }
         let generation = if unified.is_some() { Generation::Hybrid } else { Generation::V1 };
-        Ok(Layout { generation, cpu, memory, pids, freezer, unified, swap_limit, notices })
+        Ok(Layout { generation, cpu, memory, pids, freezer, unified, swap_limit, depth: levels(parent).count(), notices })
     }
 
     fn open_v2(parent: &str) -> Result<Layout, CageError> {
         let mut dir = unified_base()?;
-        for level in parent.split('/').filter(|l| !l.is_empty()) {
+        for level in levels(parent) {
             grant(&dir);
             dir.push(level);
             make_dir(&dir)?;
@@ -133,7 +140,7 @@ impl Layout {
             is_granted.then(|| dir.clone())
         };
         let (cpu, memory, pids) = (held("cpu"), held("memory"), held("pids"));
-        Ok(Layout { generation: Generation::V2, cpu, memory, pids, freezer: None, unified: Some(dir), swap_limit: true, notices })
+        Ok(Layout { generation: Generation::V2, cpu, memory, pids, freezer: None, unified: Some(dir), swap_limit: true, depth: levels(parent).count(), notices })
     }
 }
 
@@ -183,11 +190,15 @@ fn grant(dir: &Path) {
 
 fn make_parents(mount: &Path, parent: &str) -> Result<PathBuf, CageError> {
     let mut dir = mount.to_owned();
-    for level in parent.split('/').filter(|l| !l.is_empty()) {
+    for level in levels(parent) {
         dir.push(level);
         make_dir(&dir)?;
     }
     Ok(dir)
+}
+
+fn levels(parent: &str) -> impl Iterator<Item = &str> {
+    parent.split('/').filter(|l| !l.is_empty())
 }
 
 fn make_dir(dir: &Path) -> Result<(), CageError> {

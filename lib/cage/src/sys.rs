@@ -6,6 +6,7 @@ use std::{
     io,
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    ptr,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -69,34 +70,16 @@ pub(crate) fn close_from(first: i32) {
 
 /// Puts every ordinary signal back to its default action except SIGPIPE, which is ignored
 pub(crate) fn default_signals() {
-    for signal in 1..=31 {
-        // SAFETY: no handler is installed; KILL and STOP are refused, harmlessly.
-        unsafe { libc::signal(signal, if signal == libc::SIGPIPE { libc::SIG_IGN } else { libc::SIG_DFL }) };
+    /// `struct sigaction` as the kernel has it: handler, flags, restorer, mask
+    type Action = [u64; 4];
+    const DEFAULT: Action = [libc::SIG_DFL as u64, 0, 0, 0];
+    const IGNORE: Action = [libc::SIG_IGN as u64, 0, 0, 0];
+    // Up to 33, past the C library, which refuses to touch its own two and whose `posix_spawn` leaves them ignored.
+    for signal in 1..=33 {
+        let action = if signal == libc::SIGPIPE { &IGNORE } else { &DEFAULT };
+        // SAFETY: the struct is as large as the kernel's; no handler is given; KILL and STOP are refused, harmlessly.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, ptr::from_ref(action), 0usize, 8usize) };
     }
-}
-
-/// Waits until a descriptor is ready or the time is over; negative means for ever
-pub(crate) fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) {
-    // SAFETY: pointer and length are those of the slice. An interrupted wait leaves no events, and the caller looks again.
-    if unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) } < 0 {
-        fds.iter_mut().for_each(|f| f.revents = 0);
-    }
-}
-
-/// What a descriptor is ready for right now
-pub(crate) fn poll_now(fd: i32, events: i16) -> i16 {
-    let mut fds = [libc::pollfd { fd, events, revents: 0 }];
-    poll(&mut fds, 0);
-    fds[0].revents
-}
-
-/// Reads an extended attribute of up to 64 bytes
-pub(crate) fn attribute(path: &CStr, name: &CStr) -> Option<Vec<u8>> {
-    let mut value = vec![0; 64];
-    // SAFETY: both names end in NUL, and the length given is that of the buffer.
-    let length = Errno::result(unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) }).ok()?;
-    value.truncate(length as usize);
-    Some(value)
 }
 
 /// A set of signals, real-time ones among them
