@@ -82,6 +82,30 @@ pub(crate) fn default_signals() {
     }
 }
 
+/// Waits until a descriptor is ready or the time is over; negative means for ever
+pub(crate) fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) {
+    // SAFETY: pointer and length are those of the slice. An interrupted wait leaves no events, and the caller looks again.
+    if unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) } < 0 {
+        fds.iter_mut().for_each(|f| f.revents = 0);
+    }
+}
+
+/// What a descriptor is ready for right now
+pub(crate) fn poll_now(fd: i32, events: i16) -> i16 {
+    let mut fds = [libc::pollfd { fd, events, revents: 0 }];
+    poll(&mut fds, 0);
+    fds[0].revents
+}
+
+/// Reads an extended attribute of up to 64 bytes
+pub(crate) fn attribute(path: &CStr, name: &CStr) -> Option<Vec<u8>> {
+    let mut value = vec![0; 64];
+    // SAFETY: both names end in NUL, and the length given is that of the buffer.
+    let length = Errno::result(unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) }).ok()?;
+    value.truncate(length as usize);
+    Some(value)
+}
+
 /// A set of signals, real-time ones among them
 pub(crate) fn signal_set(signals: &[i32]) -> SigSet {
     let mut set = MaybeUninit::uninit();
