@@ -22,6 +22,7 @@ mod progress;
 mod run;
 mod say;
 mod select;
+pub mod service;
 mod surroundings;
 mod table;
 mod template;

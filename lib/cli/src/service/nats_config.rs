@@ -1,0 +1,89 @@
+//! What a nats-server of ours is told
+use std::path::Path;
+
+/// The oldest version that can be told to sync what it stores before it says it has it.
+const SYNCS_FROM: (u64, u64, u64) = (2, 10, 0);
+
+/// The configuration of a bus on this machine.
+#[derive(Clone, Debug)]
+pub(super) struct NatsConfig<'a> {
+    /// None takes a free one, which the server then tells in its ports file.
+    pub port: Option<u16>,
+    /// Where it keeps its streams.
+    pub store: &'a Path,
+    /// The server's version, major first.
+    pub version: (u64, u64, u64),
+    /// Whether what it stores has to outlive a power cut; a cluster that ends with a command needs no such thing.
+    pub is_kept: bool,
+    /// A secret that clients must give; without one, everybody on this machine may connect.
+    pub token: Option<&'a str>,
+}
+
+impl NatsConfig<'_> {
+    /// Whether what the server acknowledges survives a power cut.
+    pub(super) fn can_sync(&self) -> bool {
+        self.version >= SYNCS_FROM
+    }
+
+    /// The text of the configuration file.
+    pub(super) fn text(&self) -> String {
+        // -1 means any free port.
+        let port = self.port.map_or_else(|| "-1".to_owned(), |port| port.to_string());
+        let sync = if self.is_kept && self.can_sync() { "\n  sync_interval: always" } else { "" };
+        let access = self.token.map_or_else(String::new, |token| format!("authorization {{ token: {} }}\n", quoted(token)));
+        format!(
+            "# Written by meso-up at each start\n\
+             server_name: meso-bus\n\
+             listen: \"127.0.0.1:{port}\"\n\
+             max_payload: 1MB\n\
+             max_pending: 64MB\n\
+             write_deadline: \"10s\"\n\
+             ping_interval: \"20s\"\n\
+             ping_max: 2\n\
+             max_connections: 65536\n\
+             {access}\
+             jetstream {{\n  \
+               store_dir: {}\n  \
+               max_file_store: 10GB\n  \
+               max_memory_store: 256MB{sync}\n\
+             }}\n",
+            quoted(&self.store.to_string_lossy()),
+        )
+    }
+}
+
+/// A text in double quotes, as nats-server reads them.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, process::Command};
+
+    /// Shows that the server found here takes the text for its version, with names of folders that want quoting.
+    #[test]
+    fn the_server_understands_it() {
+        let Ok(server) = meso_bus::testserver::find_server() else { return };
+        let version = meso_bus::testserver::version_of(&server).expect("it says its version");
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let store = folder.path().join("a \"b\" \\c");
+        for (port, is_kept, token) in [(None, false, None), (Some(4222), true, Some("s3cret"))] {
+            let text = NatsConfig { port, store: &store, version, is_kept, token }.text();
+            let path = folder.path().join("nats.conf");
+            fs::write(&path, &text).expect("it is ours");
+            let checked = Command::new(&server).arg("-t").arg("-c").arg(&path).output().expect("it can be started");
+            assert!(checked.status.success(), "{text}\n{}", String::from_utf8_lossy(&checked.stderr));
+        }
+    }
+
+    /// Shows that only a kept store is synced at each write, and only by servers that know how.
+    #[test]
+    fn only_what_is_kept_is_synced() {
+        let text = |version, is_kept| NatsConfig { port: None, store: Path::new("/s"), version, is_kept, token: None }.text();
+        assert!(text((2, 12, 0), true).contains("sync_interval: always"));
+        assert!(!text((2, 12, 0), false).contains("sync_interval"));
+        assert!(!text((2, 9, 10), true).contains("sync_interval"));
+    }
+}
