@@ -331,7 +331,7 @@ impl Cluster {
         let principal = Principal::parse("meso-up").map_err(|e| Failure::internal(e.to_string()))?;
         let options = BusOptions::new(&self.url, &self.spec.name, inbox_of(principal.as_str()), "meso-up");
         let bus = Bus::connect(&options, Duration::from_millis(CONNECT_MS)).await?;
-        let subject = bus.subjects().query(&principal, "agents");
+        let subject = bus.subjects().query(&principal, "ask");
         let query = Query { of: Table::Agents, from: String::new(), prefix: String::new() };
         let question = serde_json::to_vec(&query).map_err(|e| Failure::internal(e.to_string()))?;
         let mut deaths: BTreeMap<String, u32> = BTreeMap::new();
