@@ -6,6 +6,7 @@ use crate::{
     leaf::Leaf,
     machine,
     output::{OutputReader, Stream},
+    place::Place,
     spec::{Spec, Surroundings, is_id},
     stdin::StdinSocket,
     sys,
@@ -41,7 +42,7 @@ pub enum CgroupUse {
 /// How to open a [`Cage`]
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Holds a directory per container; made if missing
+    /// Holds the output of containers, and all that is known of them unless there is a better place for that; made if missing
     pub run_dir: PathBuf,
     /// The supervisor's program file
     pub supervisor: PathBuf,
@@ -53,7 +54,7 @@ pub struct Options {
 /// All containers of one agent
 #[derive(Debug)]
 pub struct Cage {
-    pub(crate) run_dir: PathBuf,
+    pub(crate) place: Place,
     pub(crate) layout: Option<Layout>,
     pub(crate) boot_id: String,
     notices: Vec<String>,
@@ -68,8 +69,7 @@ impl Cage {
     /// The program is copied into memory: whatever becomes of its file, every container of this agent gets
     /// the same one.
     pub fn open(options: Options) -> Result<Cage, CageError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&options.run_dir).map_err(|e| CageError::file("make", &options.run_dir, e))?;
-        let run_dir = options.run_dir.canonicalize().map_err(|e| CageError::file("find", &options.run_dir, e))?;
+        let place = Place::open(&options.run_dir)?;
         let supervisor = hold_program(&options.supervisor).map_err(|e| CageError::file("open the supervisor", &options.supervisor, e))?;
         let null = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(|e| CageError::file("open", "/dev/null", e))?;
         let (layout, notices) = match options.cgroups {
@@ -84,7 +84,7 @@ impl Cage {
         };
         let oom_adjustment = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
         Ok(Cage {
-            run_dir,
+            place,
             layout,
             boot_id: machine::boot_id().map_err(|e| CageError::file("read", "/proc/sys/kernel/random/boot_id", e))?,
             notices,
@@ -106,7 +106,7 @@ impl Cage {
 
     /// The directory of a container, whether it is there or not
     pub fn dir(&self, id: &str) -> Result<PathBuf, CageError> {
-        if is_id(id) { Ok(self.run_dir.join(id)) } else { Err(CageError::BadId { id: id.to_owned() }) }
+        if is_id(id) { Ok(self.place.control.join(id)) } else { Err(CageError::BadId { id: id.to_owned() }) }
     }
 
     /// Starts a task under a supervisor of its own
@@ -118,7 +118,7 @@ impl Cage {
     /// Nothing was started, and nothing is left.
     pub fn launch(&self, spec: &Spec) -> Result<Container, LaunchError> {
         spec.check()?;
-        let dir = self.run_dir.join(&spec.id);
+        let dir = self.place.control.join(&spec.id);
         match DirBuilder::new().mode(0o700).create(&dir) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(LaunchError::Exists { id: spec.id.clone() }),
@@ -139,7 +139,8 @@ impl Cage {
     }
 
     fn spawn(&self, spec: &Spec, dir: &Path, leaf: &Leaf) -> Result<Container, LaunchError> {
-        let around = Surroundings { boot_id: &self.boot_id, container_dir: dir, leaf, oom_reset: self.oom_reset };
+        let output_dir = self.place.output_dir(&spec.id);
+        let around = Surroundings { boot_id: &self.boot_id, container_dir: dir, leaf, output_dir: output_dir.as_deref(), oom_reset: self.oom_reset };
         let body = spec.encode(&around)?;
         let path = dir.join("spec");
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path).map_err(|e| LaunchError::file("make", &path, e))?;
@@ -217,22 +218,26 @@ impl Cage {
         OutputWatch::new(&dir).map_err(|e| CageError::file("watch", dir, e))
     }
 
-    /// Removes our parent cgroups as far as they are empty, so that an agent that will not come back leaves nothing
+    /// Removes what is ours and empty outside the run directory, so that an agent that will not come back leaves nothing
     pub fn release(&self) {
+        self.place.release();
         for dir in self.layout.iter().flat_map(Layout::own_dirs) {
             // One that still holds a container, or another agent's, stays.
             let _ = fs::remove_dir(dir);
         }
     }
 
-    /// The ids of all container directories
+    /// The ids of all containers of which something is left
     pub fn list(&self) -> Result<Vec<String>, CageError> {
         let mut ids = Vec::new();
-        for entry in fs::read_dir(&self.run_dir).map_err(|e| CageError::file("list", &self.run_dir, e))? {
-            let entry = entry.map_err(|e| CageError::file("list", &self.run_dir, e))?;
-            ids.extend(entry.file_name().to_str().filter(|name| is_id(name)).map(str::to_owned));
+        for dir in [&self.place.control, &self.place.output] {
+            for entry in fs::read_dir(dir).map_err(|e| CageError::file("list", dir, e))? {
+                let entry = entry.map_err(|e| CageError::file("list", dir, e))?;
+                ids.extend(entry.file_name().to_str().filter(|name| is_id(name)).map(str::to_owned));
+            }
         }
         ids.sort_unstable();
+        ids.dedup();
         Ok(ids)
     }
 }

@@ -6,12 +6,16 @@
 //! restart. The two sides speak through files in the container's directory:
 //!
 //! ```text
-//! <run_dir>/<id>/spec         what to run; held by flock as long as the supervisor lives; its first line names the supervisor
-//! <run_dir>/<id>/exit         how it ended; there once, complete, at the end
-//! <run_dir>/<id>/stdout[.N]   output; N is the offset in the stream at which a later segment begins
-//! <run_dir>/<id>/stdin        a socket, if the task has a standard input
-//! <run_dir>/<id>/kill         a kill that came before the supervisor could hear signals
+//! <control>/<id>/spec      what to run; held by flock as long as the supervisor lives; its head names the supervisor
+//! <control>/<id>/exit      how it ended; there once, complete, at the end
+//! <control>/<id>/stdin     a socket, if the task has a standard input
+//! <control>/<id>/kill      a kill that came before the supervisor could hear signals
+//! <control>/<id>/lost      the supervisor died without a record; nothing of the container is left
+//! <control>/<id>/output    a link to where the output is, once there is some, if that is elsewhere
+//! <run_dir>/<id>/stdout[.N]  output; N is the offset in the stream at which a later segment begins
 //! ```
+//!
+//! `<control>` is in memory where that is possible, for speed; see `place.rs`.
 //!
 //! Nothing here knows of frameworks, of the bus, or of an async runtime. Every call blocks, shortly; file
 //! descriptors are handed out for the agent to wait on.
@@ -26,6 +30,7 @@ mod layout;
 mod leaf;
 pub mod machine;
 mod output;
+mod place;
 mod pump;
 mod recover;
 mod spec;

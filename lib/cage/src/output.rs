@@ -2,7 +2,7 @@
 use crate::exit::Exit;
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, openat},
+    fcntl::{OFlag, open},
     sys::{stat::Mode, uio::pread},
 };
 use std::{
@@ -10,6 +10,9 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
+
+/// In a container's directory: leads to where its output is
+pub(crate) const OUTPUT_LINK: &str = "output";
 
 /// One of the task's two output streams
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,7 +56,6 @@ pub struct Chunk {
 #[derive(Debug)]
 pub struct OutputReader {
     path: PathBuf,
-    dir: OwnedFd,
     stream: Stream,
     segment: Option<Segment>,
     /// The stream's length, once the container has ended
@@ -69,8 +71,8 @@ struct Segment {
 impl OutputReader {
     /// Opens a stream of the container in that directory; it need not have written anything yet
     pub fn open(dir: &Path, stream: Stream) -> io::Result<OutputReader> {
-        let fd = nix::fcntl::open(dir, OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())?;
-        Ok(OutputReader { path: dir.to_owned(), dir: fd, stream, segment: None, total: None })
+        fs::metadata(dir)?;
+        Ok(OutputReader { path: dir.to_owned(), stream, segment: None, total: None })
     }
 
     /// Reads up to `max` bytes from an offset on
@@ -79,10 +81,7 @@ impl OutputReader {
     pub fn read_at(&mut self, offset: u64, max: usize) -> io::Result<Chunk> {
         // Asked before reading: what the supervisor wrote before it left its record is seen by the reading below.
         if self.total.is_none() {
-            self.total = Exit::read(&self.path)?.map(|exit| match self.stream {
-                Stream::Stdout => exit.stdout_bytes,
-                Stream::Stderr => exit.stderr_bytes,
-            });
+            self.total = self.ended()?;
         }
         let mut offset = offset;
         loop {
@@ -128,20 +127,31 @@ impl OutputReader {
 
     /// Where the stream stands: the first offset still kept, one past the last byte there is, and whether it has ended
     pub fn bounds(&mut self) -> io::Result<(u64, u64, bool)> {
-        let ended = Exit::read(&self.path)?.map(|exit| match self.stream {
-            Stream::Stdout => exit.stdout_bytes,
-            Stream::Stderr => exit.stderr_bytes,
-        });
-        let bases = self.bases()?;
-        let first = bases.first().copied().unwrap_or(ended.unwrap_or(0));
-        let stored = match bases.last() {
+        let ended = self.ended()?;
+        let first = self.bases()?.first().copied().unwrap_or(ended.unwrap_or(0));
+        Ok((first, ended.map_or_else(|| self.stored(), Ok)?, ended.is_some()))
+    }
+
+    /// The stream's length, if the container has ended, in whatever way
+    fn ended(&self) -> io::Result<Option<u64>> {
+        if let Some(exit) = Exit::read(&self.path)? {
+            return Ok(Some(match self.stream {
+                Stream::Stdout => exit.stdout_bytes,
+                Stream::Stderr => exit.stderr_bytes,
+            }));
+        }
+        if fs::exists(self.path.join("lost"))? { self.stored().map(Some) } else { Ok(None) }
+    }
+
+    /// Where the last byte ends that is stored now
+    fn stored(&self) -> io::Result<u64> {
+        match self.bases()?.last() {
             Some(base) => match self.open_segment(*base)? {
-                Some(segment) => base + fs::File::from(segment.file).metadata()?.len(),
-                None => *base,
+                Some(segment) => Ok(base + fs::File::from(segment.file).metadata()?.len()),
+                None => Ok(*base),
             },
-            None => 0,
-        };
-        Ok((first, ended.unwrap_or(stored), ended.is_some()))
+            None => Ok(0),
+        }
     }
 
     /// The kept segment in which an offset lies, or else the first after it
@@ -174,17 +184,23 @@ impl OutputReader {
 
     fn open_segment(&self, base: u64) -> io::Result<Option<Segment>> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        match openat(&self.dir, self.stream.segment(base).as_str(), flags, Mode::empty()) {
+        match open(&self.place().join(self.stream.segment(base)), flags, Mode::empty()) {
             Ok(file) => Ok(Some(Segment { base, file })),
             Err(Errno::ENOENT) => Ok(None),
             Err(e) => Err(e.into()),
         }
     }
 
+    /// The directory of the segments; elsewhere from the first byte on, if elsewhere at all
+    fn place(&self) -> PathBuf {
+        let elsewhere = self.path.join(OUTPUT_LINK);
+        if elsewhere.exists() { elsewhere } else { self.path.clone() }
+    }
+
     /// Where the kept segments begin, in order
     fn bases(&self) -> io::Result<Vec<u64>> {
         let mut bases = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
+        for entry in fs::read_dir(self.place())? {
             bases.extend(entry?.file_name().to_str().and_then(|name| self.stream.base(name)));
         }
         bases.sort_unstable();

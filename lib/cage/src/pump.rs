@@ -3,15 +3,19 @@
 //! The stream is kept in segments of a quarter of the cap. The first is named `stdout`, a later one `stdout.N` by
 //! the offset at which it begins, and none is ever renamed: a reader at the end of one finds the next by
 //! name. When four are full the oldest goes, unless somebody reads along: then the task waits for the reader.
-use crate::{output::Stream, sys::poll_now};
+use crate::{
+    output::{OUTPUT_LINK, Stream},
+    spec::Order,
+    sys::poll_now,
+};
 use nix::{
     errno::Errno,
-    fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, open, splice},
+    fcntl::{AT_FDCWD, FcntlArg, OFlag, SpliceFFlags, fcntl, open, splice},
     sys::stat::Mode,
     unistd,
 };
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     os::fd::{AsRawFd, OwnedFd},
 };
 
@@ -28,8 +32,10 @@ const PIPE_BYTES_BORN: usize = 64 << 10;
 /// What is moved in one go before the other streams and signals get their turn
 const TURN_BYTES: u64 = 8 << 20;
 
-pub(crate) struct Pump {
+pub(crate) struct Pump<'a> {
     stream: Stream,
+    /// Where the files go, if not into the working directory
+    elsewhere: Option<&'a CStr>,
     pipe: Option<OwnedFd>,
     file: Option<OwnedFd>,
     segment_bytes: u64,
@@ -50,14 +56,15 @@ struct Reader {
     seen_ms: u64,
 }
 
-impl Pump {
-    pub(crate) fn new(stream: Stream, pipe: OwnedFd, cap_bytes: u64, attached: bool, now_ms: u64) -> Pump {
-        let reader = attached.then_some(Reader { offset: 0, seen_ms: now_ms });
+impl<'a> Pump<'a> {
+    pub(crate) fn new(stream: Stream, pipe: OwnedFd, order: &Order<'a>, now_ms: u64) -> Pump<'a> {
+        let reader = order.attached.then_some(Reader { offset: 0, seen_ms: now_ms });
         Pump {
             stream,
+            elsewhere: order.output_dir,
             pipe: Some(pipe),
             file: None,
-            segment_bytes: (cap_bytes / SEGMENTS).max(SEGMENT_BYTES_MIN),
+            segment_bytes: (order.log_cap_bytes / SEGMENTS).max(SEGMENT_BYTES_MIN),
             bases: Vec::new(),
             total: 0,
             dropped: 0,
@@ -194,11 +201,14 @@ impl Pump {
         if self.bases.len() as u64 == SEGMENTS {
             let oldest = self.bases.remove(0);
             // Readers that have it open keep what they have.
-            let _ = unistd::unlink(segment_name(self.stream, oldest).as_c_str());
+            let _ = unistd::unlink(self.segment(oldest).as_c_str());
             self.dropped += self.segment_bytes;
         }
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        match open(segment_name(self.stream, self.total).as_c_str(), flags, Mode::from_bits_truncate(0o600)) {
+        if self.bases.is_empty() {
+            self.make_place();
+        }
+        match open(self.segment(self.total).as_c_str(), flags, Mode::from_bits_truncate(0o600)) {
             Ok(file) => {
                 self.file = Some(file);
                 self.bases.push(self.total);
@@ -206,11 +216,27 @@ impl Pump {
             Err(_) => self.is_broken = true,
         }
     }
-}
 
-/// The file that begins at an offset, seen from the container's directory
-fn segment_name(stream: Stream, base: u64) -> CString {
-    CString::new(stream.segment(base)).expect("digits and letters hold no NUL")
+    /// Makes the directory for the files, and the link by which readers find it
+    ///
+    /// A failure shows when the file cannot be made. The other stream may have been here before.
+    fn make_place(&self) {
+        if let Some(dir) = self.elsewhere {
+            let _ = unistd::mkdir(dir, Mode::from_bits_truncate(0o700));
+            let _ = unistd::symlinkat(dir, AT_FDCWD, OUTPUT_LINK);
+        }
+    }
+
+    /// The file that begins at an offset
+    fn segment(&self, base: u64) -> CString {
+        let mut path = Vec::with_capacity(256);
+        if let Some(dir) = self.elsewhere {
+            path.extend_from_slice(dir.to_bytes());
+            path.push(b'/');
+        }
+        path.extend_from_slice(self.stream.segment(base).as_bytes());
+        CString::new(path).expect("neither part holds a NUL")
+    }
 }
 
 fn discard(pipe: &OwnedFd) -> nix::Result<usize> {

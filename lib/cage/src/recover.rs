@@ -50,6 +50,7 @@ impl Cage {
         let dir = self.dir(id)?;
         let held = match File::open(&dir) {
             Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && self.place.is_new_boot => return Ok(Recovered::Reboot),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(CageError::NoContainer { id: id.to_owned() }),
             Err(e) => return Err(CageError::file("open", dir, e)),
         };
@@ -63,10 +64,10 @@ impl Cage {
         let spec = dir.join("spec");
         let body = match fs::read(&spec) {
             Ok(body) => body,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return self.never_started(id),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return self.never_started(id, &dir),
             Err(e) => return Err(CageError::file("read", spec, e)),
         };
-        let Some(order) = body.get(HEAD_BYTES..).and_then(Order::decode) else { return self.never_started(id) };
+        let Some(order) = body.get(HEAD_BYTES..).and_then(Order::decode) else { return self.never_started(id, &dir) };
         if order.boot_id.to_bytes() != self.boot_id.as_bytes() {
             return Ok(Recovered::Reboot);
         }
@@ -119,10 +120,14 @@ impl Cage {
             return Err(CageError::Busy { id: id.to_owned(), why: "it still runs" });
         }
         self.leaf(id).remove();
-        match fs::remove_dir_all(&dir) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(CageError::file("remove", dir, e)),
-            _ => Ok(()),
+        // The control directory last: as long as it is there, so is the name.
+        for dir in self.place.output_dir(id).into_iter().chain([dir]) {
+            match fs::remove_dir_all(&dir) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(CageError::file("remove", dir, e)),
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     /// Ends and removes every container that is not among the known, directories and cgroups alike
@@ -150,9 +155,9 @@ impl Cage {
                         self.recover(id)?;
                     }
                 }
-                Ok(_) => {}
+                Ok(Recovered::Ended(_) | Recovered::NeverStarted | Recovered::Lost) => {}
                 // A cgroup without a directory.
-                Err(CageError::NoContainer { .. }) => self.end(&self.leaf(id), None),
+                Err(CageError::NoContainer { .. }) | Ok(Recovered::Reboot) => self.end(&self.leaf(id), None),
                 Err(e) => return Err(e),
             }
             self.remove(id)?;
@@ -164,8 +169,9 @@ impl Cage {
         self.layout.as_ref().map(|l| l.leaf(id)).unwrap_or_default()
     }
 
-    fn never_started(&self, id: &str) -> Result<Recovered, CageError> {
+    fn never_started(&self, id: &str, dir: &Path) -> Result<Recovered, CageError> {
         self.leaf(id).remove();
+        mark_lost(dir)?;
         Ok(Recovered::NeverStarted)
     }
 
@@ -175,9 +181,10 @@ impl Cage {
             return Ok(Recovered::Ended(exit));
         }
         if !was_supervised {
-            return self.never_started(id);
+            return self.never_started(id, dir);
         }
         self.end(leaf, Some(dir));
+        mark_lost(dir)?;
         Ok(Recovered::Lost)
     }
 
@@ -195,6 +202,12 @@ impl Cage {
         }
         leaf.remove();
     }
+}
+
+/// Tells readers of the output that there will be no more and no record
+fn mark_lost(dir: &Path) -> Result<(), CageError> {
+    let path = dir.join("lost");
+    fs::write(&path, "").map_err(|e| CageError::file("write", path, e))
 }
 
 fn read_exit(dir: &Path) -> Result<Option<Exit>, CageError> {

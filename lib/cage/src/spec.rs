@@ -59,6 +59,8 @@ pub(crate) struct Surroundings<'a> {
     pub boot_id: &'a str,
     pub container_dir: &'a Path,
     pub leaf: &'a Leaf,
+    /// Where output goes, if not into the container's directory
+    pub output_dir: Option<&'a Path>,
     /// The agent's own oom_score_adj is not 0 and the task must not inherit it
     pub oom_reset: bool,
 }
@@ -100,6 +102,7 @@ impl Spec {
         put(VERSION);
         put(around.boot_id.as_bytes());
         put(path_bytes(&self.cwd));
+        put(around.output_dir.map(path_bytes).unwrap_or_default());
         let flag = |on: bool| Some(u64::from(on));
         for number in [
             flag(self.stdin),
@@ -163,6 +166,7 @@ pub(crate) fn path_bytes(path: &Path) -> &[u8] {
 pub(crate) struct Order<'a> {
     pub boot_id: &'a CStr,
     pub cwd: &'a CStr,
+    pub output_dir: Option<&'a CStr>,
     pub stdin: bool,
     pub attached: bool,
     pub user: Option<(u32, u32)>,
@@ -191,12 +195,14 @@ impl<'a> Order<'a> {
         }
         let boot_id = fields.text()?;
         let cwd = fields.text()?;
+        let output_dir = fields.text().map(filled)?;
         let stdin = fields.number()?? != 0;
         let attached = fields.number()?? != 0;
         let (uid, gid) = (fields.number()?, fields.number()?);
         let order = Order {
             boot_id,
             cwd,
+            output_dir,
             stdin,
             attached,
             user: uid.zip(gid).map(|(u, g)| (u as u32, g as u32)),
@@ -336,7 +342,7 @@ pub(crate) mod tests {
 
     fn encoded(spec: &Spec) -> Vec<u8> {
         let leaf = Leaf { memory: Some("/m".into()), v1: vec!["/c".into(), "/m".into()], ..Leaf::default() };
-        let around = Surroundings { boot_id: "b", container_dir: Path::new("/run/x"), leaf: &leaf, oom_reset: false };
+        let around = Surroundings { boot_id: "b", container_dir: Path::new("/run/x"), leaf: &leaf, output_dir: None, oom_reset: false };
         spec.encode(&around).expect("the example is small")
     }
 

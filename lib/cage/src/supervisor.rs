@@ -94,7 +94,7 @@ struct Run<'a> {
     exit: Exit,
     /// The main process; 0 before and after its life
     task: i32,
-    pumps: Vec<Pump>,
+    pumps: Vec<Pump<'a>>,
     feed: Option<Feed>,
     began_ms: u64,
     /// When somebody first wanted its end
@@ -160,7 +160,7 @@ impl<'a> Run<'a> {
                 say(&line);
                 for (stream, pipe) in [(Stream::Stdout, out), (Stream::Stderr, err)] {
                     set_nonblocking(&pipe)?;
-                    self.pumps.push(Pump::new(stream, pipe, self.order.log_cap_bytes, self.order.attached, self.began_ms));
+                    self.pumps.push(Pump::new(stream, pipe, self.order, self.began_ms));
                 }
             }
             Err((stage, errno)) => {

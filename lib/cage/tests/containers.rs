@@ -356,6 +356,7 @@ fn lost_supervisor_takes_its_container_along() {
             }
         });
         patiently(|| !alive(task) && !alive(orphan));
+        assert_eq!(world.read("lost", Stream::Stdout), b"up\n", "what it printed can be read, and has an end");
         world.cage.remove("lost").expect("nothing lives there");
     });
 }
