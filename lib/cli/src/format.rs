@@ -6,6 +6,7 @@ use crate::{
     table::{Head, Look, NOTHING, age_text, cell_text, lay_out, mib_text},
 };
 use meso_core::json::{escape_for_terminal, quoted};
+use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value};
 use std::{
     error::Error,
@@ -149,8 +150,8 @@ impl Column {
         Head { title: self.title, right: matches!(self.show, Show::Number | Show::Mib), whole: self.show == Show::Id }
     }
 
-    fn cell(&self, row: &Map<String, Value>, look: Look) -> String {
-        let value = field(row, self.key);
+    fn cell(&self, row: &Row, look: Look) -> String {
+        let value = row.field(self.key);
         let shown = match (self.show, value) {
             (_, None) => None,
             (Show::Mib, Some(value)) => value.as_f64().map(mib_text),
@@ -161,11 +162,55 @@ impl Column {
     }
 }
 
+/// One object of a listing: its keys stand in the order in which they were put, and `meso` first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Row(Vec<(String, Value)>);
+
+impl Row {
+    /// Begins one of a kind, such as `task/1`.
+    pub fn of(kind: &str) -> Self {
+        Self(vec![("meso".to_owned(), kind.into())])
+    }
+
+    /// Puts a key behind the others; a value that has no JSON form is null.
+    pub fn with(mut self, key: &str, value: impl Serialize) -> Self {
+        self.0.push((key.to_owned(), serde_json::to_value(value).unwrap_or(Value::Null)));
+        self
+    }
+
+    /// The value of a key, or of a key in an object (`attrs.rack`); null counts as missing.
+    pub fn field(&self, key: &str) -> Option<&Value> {
+        let of = |key: &str| self.0.iter().find(|(own, _)| own == key).map(|(_, value)| value);
+        let found = of(key).or_else(|| {
+            let (outer, inner) = key.split_once('.')?;
+            field_of(of(outer)?, inner)
+        })?;
+        (!found.is_null()).then_some(found)
+    }
+}
+
+impl Serialize for Row {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        let mut map = out.serialize_map(Some(self.0.len()))?;
+        for (key, value) in &self.0 {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+impl From<Map<String, Value>> for Row {
+    fn from(map: Map<String, Value>) -> Self {
+        let (first, rest): (Vec<_>, Vec<_>) = map.into_iter().partition(|(key, _)| key == "meso");
+        Self(first.into_iter().chain(rest).collect())
+    }
+}
+
 /// What a listing tool prints: rows as they go out as JSON, and the columns people see of them.
 #[derive(Clone, Debug)]
 pub struct Listing {
     pub columns: Vec<Column>,
-    pub rows: Vec<Map<String, Value>>,
+    pub rows: Vec<Row>,
 }
 
 impl Listing {
@@ -200,11 +245,11 @@ impl Listing {
                 }
                 text
             }
-            Format::Tsv(fields) => self.rows.iter().map(|row| fields.iter().map(|key| tsv_text(field(row, key))).collect::<Vec<_>>().join("\t") + "\n").collect(),
+            Format::Tsv(fields) => self.rows.iter().map(|row| fields.iter().map(|key| tsv_text(row.field(key))).collect::<Vec<_>>().join("\t") + "\n").collect(),
             Format::Name => {
                 let first_id = self.columns.iter().find(|column| column.show == Show::Id).or_else(|| self.columns.first());
                 let key = first_id.map_or("id", |column| column.key);
-                self.rows.iter().filter_map(|row| field(row, key)).map(|value| format!("{}\n", escape_for_terminal(&plain(value)))).collect()
+                self.rows.iter().filter_map(|row| row.field(key)).map(|value| format!("{}\n", escape_for_terminal(&plain(value)))).collect()
             }
         })
     }
@@ -219,17 +264,13 @@ impl Listing {
     }
 }
 
-/// The value of a key, or of a key in an object (`attrs.rack`); null counts as missing.
-fn field<'a>(row: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
-    let found = row.get(key).or_else(|| {
-        let (outer, inner) = key.split_once('.')?;
-        field_of(row.get(outer)?, inner)
-    })?;
-    (!found.is_null()).then_some(found)
-}
-
+/// The same inside an object.
 fn field_of<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
-    value.as_object().and_then(|object| field(object, key))
+    let object = value.as_object()?;
+    object.get(key).or_else(|| {
+        let (outer, inner) = key.split_once('.')?;
+        field_of(object.get(outer)?, inner)
+    })
 }
 
 /// A value without quotes; lists of plain values with commas between them, and anything deeper as JSON.
@@ -275,7 +316,7 @@ mod tests {
     const PIPE: Look = Look { width: None, bold: false, now_ms: 1_000_000 };
 
     fn listing() -> Listing {
-        let object = |value: Value| value.as_object().cloned().expect("it is an object");
+        let object = |value: Value| Row::from(value.as_object().cloned().expect("it is an object"));
         Listing {
             columns: vec![Column::id("ID", "id"), Column::text("NAME", "name"), Column::number("CPUS", "cpus"), Column::mib("MEM", "mem"), Column::age("AGE", "ts_ms"), Column::text("RACK", "attrs.rack").wide()],
             rows: vec![
@@ -301,7 +342,8 @@ mod tests {
     /// Shows that both JSON forms read back as the very rows.
     #[test]
     fn json_forms() {
-        let rows = listing().rows.into_iter().map(Value::Object).collect::<Vec<_>>();
+        let rows = listing().rows.iter().map(|row| serde_json::to_value(row).expect("it has a JSON form")).collect::<Vec<_>>();
+        assert!(rendered("jsonl").lines().all(|line| line.starts_with("{\"meso\":\"task/1\",")), "the kind stands first");
         assert_eq!(serde_json::from_str::<Value>(&rendered("json")).expect("it is JSON"), Value::Array(rows.clone()));
         let lines = rendered("jsonl").lines().map(|line| serde_json::from_str::<Value>(line).expect("each line is JSON")).collect::<Vec<_>>();
         assert_eq!(lines, rows);

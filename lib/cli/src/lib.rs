@@ -31,7 +31,7 @@ pub use bus_args::{Access, BusArgs, DEFAULT_URL};
 pub use config::Config;
 pub use env_file::{BadEnv, read_env_file, setting};
 pub use exit::{Exit, Failure, FailureKind, ToolKind, io_text};
-pub use format::{BadFormat, Column, Format, Listing, OutputArgs, stdout_is_terminal};
+pub use format::{BadFormat, Column, Format, Listing, OutputArgs, Row, stdout_is_terminal};
 pub use lines::{LINE_BYTES_MAX, LineIn, LineOut, LineRead, Until, Written, json_text};
 pub use nats_context::NatsContext;
 pub use progress::{Progress, aside};

@@ -1,7 +1,7 @@
 //! The frame as a process: what a shell sees of a tool that fails, panics, or loses its reader
 //!
 //! This program is the test and the tool at once: started again with `MESO_FRAME_TEST` set, it is a tool.
-use meso_cli::{Column, Exit, Failure, Format, LineIn, LineOut, LineRead, Listing, Progress, Tool, ToolKind, Until, Written};
+use meso_cli::{Column, Exit, Failure, Format, LineIn, LineOut, LineRead, Listing, Progress, Row, Tool, ToolKind, Until, Written};
 use std::{
     env,
     fs::File,
@@ -38,13 +38,13 @@ async fn act(args: Args) -> Result<Exit, Failure> {
         }
         "listing" => {
             let row = serde_json::json!({"id": "task_1", "text": "x".repeat(1000)});
-            let rows = vec![row.as_object().cloned().expect("it is an object"); 1000];
+            let rows = vec![Row::from(row.as_object().cloned().expect("it is an object")); 1000];
             let _ = Listing { columns: vec![Column::id("ID", "id")], rows }.print(&Format::Jsonl)?;
             Ok(Exit::DONE)
         }
         "table" => {
             let row = serde_json::json!({"id": "task_7k3q9x2mfa", "text": "日本語".repeat(40), "cpus": 1.5});
-            let rows = vec![row.as_object().cloned().expect("it is an object")];
+            let rows = vec![Row::from(row.as_object().cloned().expect("it is an object"))];
             let columns = vec![Column::id("ID", "id"), Column::text("TEXT", "text"), Column::number("CPUS", "cpus")];
             let _ = Listing { columns, rows }.print(&Format::Table)?;
             Ok(Exit::DONE)
