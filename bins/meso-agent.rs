@@ -10,6 +10,8 @@ mod host;
 mod io;
 #[path = "agent/journal.rs"]
 mod journal;
+#[path = "agent/ready.rs"]
+mod ready;
 #[path = "agent/retained.rs"]
 mod retained;
 #[path = "agent/start.rs"]

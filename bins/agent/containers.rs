@@ -15,6 +15,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::ready::register;
+
 /// How many containers are made at once: set-up does not scale with threads (measured), and more only queue in the kernel.
 const MAKING_MAX: usize = 4;
 /// The most processes and threads of one task.
@@ -87,7 +89,7 @@ impl Containers {
     /// Follows a fresh container: its event pipe tells of its start and its end.
     async fn follow(&self, task: TaskId, mut container: Container) {
         let mut told_start = false;
-        if let Some(pipe) = container.take_events().and_then(|pipe| AsyncFd::with_interest(File::from(pipe), Interest::READABLE).ok()) {
+        if let Some(pipe) = container.take_events().and_then(|pipe| register(File::from(pipe), Interest::READABLE).ok()) {
             let mut text = Vec::new();
             while let Ok(true) = read_more(&pipe, &mut text).await {
                 if !told_start && text.starts_with(b"started") {
@@ -109,7 +111,7 @@ impl Containers {
     pub fn adopt(self: &Rc<Self>, task: TaskId, container: Container) {
         let this = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            if let Ok(fd) = container.pidfd().try_clone_to_owned().and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE)) {
+            if let Ok(fd) = container.pidfd().try_clone_to_owned().and_then(|fd| register(fd, Interest::READABLE)) {
                 let _ = fd.readable().await;
             }
             this.conclude(task, container).await;

@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Duration, Instant, timeout};
 
+use crate::ready::register;
 use crate::retained::{Owner, Retained};
 
 /// How many requests are held open at once; more wait for their turn.
@@ -135,7 +136,7 @@ impl Io {
         }
         // Watch first, then read again: so nothing falls between.
         let dir = self.cage.dir(&owner.container).map_err(|error| error.to_string())?;
-        let watch = OutputWatch::new(&dir).and_then(|watch| AsyncFd::with_interest(watch, Interest::READABLE)).map_err(|error| format!("watching the output of task {}: {error}", owner.task))?;
+        let watch = OutputWatch::new(&dir).and_then(|watch| register(watch, Interest::READABLE)).map_err(|error| format!("watching the output of task {}: {error}", owner.task))?;
         let until = Instant::now() + Duration::from_millis(wait_ms);
         loop {
             let told = self.read_now(owner, stream, offset, max)?;
@@ -267,7 +268,7 @@ impl Io {
         for pause_ms in [0, 2, 5, 10, 20, 50, 100, 200, 400, 800, 1_600] {
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             match self.cage.stdin(&owner.container) {
-                Ok(socket) => return AsyncFd::new(socket).map_err(|error| error.to_string()),
+                Ok(socket) => return register(socket, Interest::READABLE | Interest::WRITABLE).map_err(|error| error.to_string()),
                 Err(error) => last = error.to_string(),
             }
         }

@@ -1,0 +1,625 @@
+//! The loop of meso-launch: the machine of `meso_core::launcher` between the bus, the outputs and the signals.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::time::Duration;
+
+use bytes::Bytes;
+use meso_bus::driver::Clock;
+use meso_bus::{Bus, BusEvent};
+use meso_cli::client::{Follower, Leader, PATIENCE_MS, TaskIo, task_epitaph, task_exit};
+use meso_cli::{Exit, Failure, Progress, complain, io_text, report};
+use meso_core::id::{AgentId, FrameworkId, Nonce, TaskId};
+use meso_core::launcher::{Config, Effect, Event, Failure as NoTask, Launcher};
+use meso_core::task::TaskState;
+use meso_core::wire::call::{Answer, Call};
+use meso_core::wire::io::{Stream, What};
+use meso_core::wire::{Task, Update};
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use crate::Args;
+use crate::outcome::{Report, failure_of, reason_of};
+use crate::output::{Ended, Order, Printed, copy, print};
+use crate::plan::{Plan, Source};
+use crate::signals::{HUP, INT, USR1, USR2};
+use crate::{signals, stdin};
+
+/// How long one call may go unanswered before it is made again, milliseconds.
+const CALL_MS: u64 = 5_000;
+/// How many jobs wait at the machine: more stay where they come from.
+const JOBS_AHEAD_MAX: usize = 512;
+/// How many ended tasks wait to be printed before no more are started: agents keep their outputs meanwhile.
+const UNPRINTED_MAX: usize = 1_000;
+/// A second Ctrl-C within this ends the task.
+const TWICE: Duration = Duration::from_secs(2);
+/// Between TERM and KILL after a second Ctrl-C, or a TERM that the task does not follow, milliseconds.
+const GRACE_MS: u64 = 10_000;
+/// How many things may wait to be handled.
+const HAPPENED_MAX: usize = 4096;
+/// For how long the tasks of a named framework live on without a session, milliseconds (contract: 7 days).
+const FAILOVER_MS: u64 = 7 * 24 * 3_600_000;
+/// How long to wait for somebody who leads, before a first answer.
+const NOBODY_AFTER: Duration = Duration::from_millis(PATIENCE_MS);
+
+/// What reaches the loop besides time and signals.
+enum Happened {
+    Machine(Event),
+    Printed(Result<Printed, Failure>),
+    Followed(Result<Printed, Failure>),
+    Fed(Result<(), Failure>),
+}
+
+/// A job on its way.
+struct Live {
+    item: String,
+    task: Option<(TaskId, TaskIo)>,
+    /// What follows the outputs of a single task.
+    followers: usize,
+}
+
+struct Run {
+    args: Args,
+    plan: Plan,
+    bus: Bus,
+    leader: Leader,
+    launcher: Launcher,
+    clock: Clock,
+    to: mpsc::Sender<Happened>,
+    listening: Vec<JoinHandle<()>>,
+    progress: Progress,
+    jobs: BTreeMap<u64, Live>,
+    order: Order,
+    printing: bool,
+    following: usize,
+    report: Option<File>,
+    exit: Exit,
+    interrupted_by: Option<i32>,
+    last_int: Option<Instant>,
+    kill_at: Option<Instant>,
+    reader_gone: bool,
+    registered: bool,
+    left: bool,
+    leaving: bool,
+    detached: u64,
+    last_update: Option<Update>,
+    fed: bool,
+}
+
+/// Runs the plan to its end.
+pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
+    let report = args.report.as_ref().map(|path| File::create(path).map_err(|error| Failure::failed(format!("cannot write {}: {}", path.display(), io_text(&error))))).transpose()?;
+    let mut source = plan.source().await?;
+    let mut signals = signals::listen()?;
+    let leader = Leader::connect_to_stay(&plan.access).await?;
+    let bus = leader.bus().clone();
+    let framework = FrameworkId::fresh(random()?);
+    let clock = Clock::default();
+    let (to, mut happened) = mpsc::channel(HAPPENED_MAX);
+    let launcher = Launcher::new(
+        Config {
+            framework: framework.clone(),
+            session: Nonce::fresh(random()?, random()?),
+            name: plan.framework.clone(),
+            role: plan.role.clone(),
+            who: who(),
+            request: plan.request.clone(),
+            condition: args.condition.clone().unwrap_or_default(),
+            on: args.on.clone(),
+            at_once_max: args.at_once.unwrap_or(u32::MAX),
+            retries: args.retries,
+            retries_lost: if args.detach { 0 } else { args.retries_lost },
+            start_deadline_ms: plan.start_deadline_ms,
+            failover_ms: if plan.framework.is_some() { FAILOVER_MS } else { 0 },
+            seed: [random()?, random()?],
+        },
+        clock.now_ms(),
+    );
+    let progress = if plan.is_many && !args.detach { Progress::bar(plan.count.unwrap_or(0), args.quiet) } else { Progress::spinner(&format!("waiting for an offer ({})", plan.request), args.quiet) };
+    let order = Order::new(args.keep_order);
+    let mut run = Run {
+        args,
+        plan,
+        bus,
+        leader,
+        launcher,
+        clock,
+        to,
+        listening: Vec::new(),
+        progress,
+        jobs: BTreeMap::new(),
+        order,
+        printing: false,
+        following: 0,
+        report,
+        exit: Exit::DONE,
+        interrupted_by: None,
+        last_int: None,
+        kill_at: None,
+        reader_gone: false,
+        registered: false,
+        left: false,
+        leaving: false,
+        detached: 0,
+        last_update: None,
+        fed: false,
+    };
+    run.listen(&framework).await?;
+    let begun = Instant::now();
+    let mut more = true;
+    loop {
+        while more && run.wants_jobs() {
+            match source.next(&run.plan).await? {
+                Some((job, item)) => {
+                    run.jobs.insert(job.index, Live { item, task: None, followers: 0 });
+                    run.step(Event::Job(Box::new(job)))?;
+                    // Whoever waits at a pipe for more items does not hold up those that are here.
+                    if run.plan.count.is_none() && !happened.is_empty() {
+                        break;
+                    }
+                }
+                None => more = false,
+            }
+        }
+        if more && run.plan.count.is_none() {
+            run.progress.set_total(run.jobs.len() as u64);
+        }
+        if run.is_done(more) {
+            break;
+        }
+        let wait = run.launcher.deadline().map_or(Duration::from_secs(60), |at| Duration::from_millis(at.saturating_sub(run.clock.now_ms())));
+        let kill_at = run.kill_at;
+        let deaf = !run.registered;
+        let feeding = more && run.wants_jobs() && run.plan.count.is_none();
+        tokio::select! {
+            biased;
+            Some(signal) = signals.recv() => run.on_signal(signal).await?,
+            Some(what) = happened.recv() => run.on_happened(what)?,
+            job = source.next(&run.plan), if feeding => match job? {
+                Some((job, item)) => {
+                    run.jobs.insert(job.index, Live { item, task: None, followers: 0 });
+                    run.step(Event::Job(Box::new(job)))?;
+                }
+                None => more = false,
+            },
+            () = sleep(wait) => run.step(Event::Tick)?,
+            () = sleep(until(kill_at)), if kill_at.is_some() => run.escalate()?,
+            () = sleep(NOBODY_AFTER.saturating_sub(begun.elapsed())), if deaf => {
+                if !run.registered {
+                    return Err(run.leader.nobody(NOBODY_AFTER));
+                }
+            }
+        }
+    }
+    run.end(&source)
+}
+
+fn until(at: Option<Instant>) -> Duration {
+    at.map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(Instant::now()))
+}
+
+impl Run {
+    async fn listen(&mut self, framework: &FrameworkId) -> Result<(), Failure> {
+        for old in self.listening.drain(..) {
+            old.abort();
+        }
+        let subjects = self.bus.subjects();
+        let mut pushes = self.bus.subscribe(&subjects.push(self.leader.principal(), framework)).await?;
+        let mut statuses = self.bus.subscribe(&subjects.events_of_framework(framework)).await?;
+        let to = self.to.clone();
+        self.listening.push(tokio::task::spawn_local(async move {
+            while let Some(message) = pushes.next().await {
+                if let Ok(push) = serde_json::from_slice(&message.payload) {
+                    if to.send(Happened::Machine(Event::Push(push))).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }));
+        let to = self.to.clone();
+        let subjects = subjects.clone();
+        self.listening.push(tokio::task::spawn_local(async move {
+            while let Some(message) = statuses.next().await {
+                if statuses.has_gap() {
+                    let _ = to.send(Happened::Machine(Event::Gap)).await;
+                }
+                let Ok(update) = serde_json::from_slice::<Update>(&message.payload) else { continue };
+                // A status counts only on the subject of the agent it names; a master's own has no agent in its subject.
+                let from = match subjects.parse(&message.subject) {
+                    Some(meso_bus::Address::Event { agent, .. }) => agent,
+                    _ => continue,
+                };
+                let rightful = match &from {
+                    Some(agent) => update.agent.as_ref() == Some(agent) && update.agent_seq > 0,
+                    None => update.agent_seq == 0,
+                };
+                if rightful && to.send(Happened::Machine(Event::Update(Box::new(update)))).await.is_err() {
+                    return;
+                }
+            }
+        }));
+        let to = self.to.clone();
+        let mut events = self.bus.events();
+        self.listening.push(tokio::task::spawn_local(async move {
+            let mut away = false;
+            while let Some(event) = events.next().await {
+                match event {
+                    BusEvent::Disconnected => {
+                        away = true;
+                        complain("the bus is away; waiting for it, the task runs on");
+                    }
+                    BusEvent::Connected if away => {
+                        away = false;
+                        complain("the bus is back");
+                        let _ = to.send(Happened::Machine(Event::Gap)).await;
+                    }
+                    _ => {}
+                }
+            }
+        }));
+        Ok(())
+    }
+
+    fn wants_jobs(&self) -> bool {
+        self.launcher.waiting() < JOBS_AHEAD_MAX && self.order.waiting() < UNPRINTED_MAX && self.interrupted_by.is_none() && !self.reader_gone
+    }
+
+    fn is_done(&mut self, more: bool) -> bool {
+        if self.left {
+            return self.following == 0 && !self.printing && self.order.waiting() == 0;
+        }
+        let idle = self.jobs.is_empty() && (!more || self.interrupted_by.is_some() || self.reader_gone);
+        if idle && self.following == 0 && !self.printing && self.order.waiting() == 0 && !self.leaving {
+            self.leaving = true;
+            // A failure to leave is the leader's to find out: the session lapses.
+            let _ = self.step(Event::Leave);
+        }
+        false
+    }
+
+    fn step(&mut self, event: Event) -> Result<(), Failure> {
+        for effect in self.launcher.step(self.clock.now_ms(), event) {
+            self.perform(effect)?;
+        }
+        Ok(())
+    }
+
+    fn on_happened(&mut self, what: Happened) -> Result<(), Failure> {
+        match what {
+            Happened::Machine(event) => self.step(event),
+            Happened::Printed(outcome) => {
+                self.printing = false;
+                self.on_printed(outcome)?;
+                self.print_next();
+                Ok(())
+            }
+            Happened::Followed(outcome) => {
+                self.following -= 1;
+                self.on_printed(outcome)
+            }
+            Happened::Fed(outcome) => {
+                if let Err(failure) = outcome {
+                    report(&failure);
+                    self.exit = self.exit.max(Exit::OURS);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn on_printed(&mut self, outcome: Result<Printed, Failure>) -> Result<(), Failure> {
+        match outcome {
+            Ok(Printed::Whole) => Ok(()),
+            Ok(Printed::ReaderGone) => {
+                // Nobody reads any more: what runs for this output ends, and that is no failure.
+                if !self.reader_gone {
+                    self.reader_gone = true;
+                    self.step(Event::Kill { grace_ms: self.plan.kill_grace_ms })?;
+                }
+                Ok(())
+            }
+            Err(failure) => {
+                report(&failure);
+                self.exit = self.exit.max(Exit::OURS);
+                self.reader_gone = true;
+                self.step(Event::Kill { grace_ms: self.plan.kill_grace_ms })
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) -> Result<(), Failure> {
+        match effect {
+            Effect::Call { no, call } => self.call(no, *call),
+            Effect::Framework(framework) => {
+                // The name was known: its id is another. Hear it before anything is said.
+                let to = self.to.clone();
+                let _ = to;
+                self.relisten(framework);
+            }
+            Effect::Registered { .. } => self.registered = true,
+            Effect::Begun { index, task, agent, token, attempt, host } => self.begun(index, task, agent, token, attempt, &host),
+            Effect::News { index, update } => self.news(index, &update),
+            Effect::Again { index, update } => {
+                if let Some(live) = self.jobs.get_mut(&index) {
+                    live.task = None;
+                    live.followers = 0;
+                }
+                if !self.args.quiet {
+                    let why = update.message.clone().unwrap_or_default();
+                    self.progress.println(&format!("meso-launch: task {} {}: {why}; running it again", update.task, update.state));
+                }
+            }
+            Effect::Ended { index, update, attempts } => self.ended(index, *update, attempts)?,
+            Effect::Failed { index, failure } => self.failed(index, &failure)?,
+            Effect::Left => {
+                self.left = true;
+                for index in self.jobs.keys().copied().collect::<Vec<_>>() {
+                    self.failed(index, &NoTask::Interrupted)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn relisten(&mut self, framework: FrameworkId) {
+        let (bus, principal, to) = (self.bus.clone(), self.leader.principal().clone(), self.to.clone());
+        tokio::task::spawn_local(async move {
+            let subjects = bus.subjects().clone();
+            let (Ok(mut pushes), Ok(mut statuses)) = (bus.subscribe(&subjects.push(&principal, &framework)).await, bus.subscribe(&subjects.events_of_framework(&framework)).await) else { return };
+            let _ = to.send(Happened::Machine(Event::Gap)).await;
+            loop {
+                let event = tokio::select! {
+                    message = pushes.next() => message.and_then(|message| serde_json::from_slice(&message.payload).ok()).map(Event::Push),
+                    message = statuses.next() => message.and_then(|message| serde_json::from_slice(&message.payload).ok()).map(|update| Event::Update(Box::new(update))),
+                };
+                if let Some(event) = event {
+                    if to.send(Happened::Machine(event)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
+    fn call(&self, no: u64, call: Call) {
+        let (bus, to) = (self.bus.clone(), self.to.clone());
+        let subject = bus.subjects().framework_call(self.leader.principal(), "call");
+        tokio::task::spawn_local(async move {
+            let payload = Bytes::from(serde_json::to_vec(&call).expect("a call is plain data"));
+            let answer: Option<Answer> = match bus.request(&subject, payload, Duration::from_millis(CALL_MS)).await {
+                Ok(bytes) => serde_json::from_slice(&bytes).ok(),
+                Err(error) => {
+                    if let meso_bus::BusError::Denied { .. } = &error {
+                        complain(&error.to_string());
+                    }
+                    None
+                }
+            };
+            let _ = to.send(Happened::Machine(Event::Answer { no, answer })).await;
+        });
+    }
+
+    fn begun(&mut self, index: u64, task: TaskId, agent: AgentId, token: Nonce, _attempt: u32, _host: &str) {
+        let io = TaskIo { bus: self.bus.clone(), principal: self.leader.principal().clone(), agent, task: task.clone(), token: Some(token) };
+        if self.args.detach {
+            self.detached += 1;
+            if print_line(task.as_str()).is_err() {
+                self.reader_gone = true;
+            }
+            self.jobs.remove(&index);
+            self.progress.advance(1);
+            return;
+        }
+        if !self.plan.is_many {
+            self.progress = Progress::none();
+            if self.args.stdin && !self.fed {
+                self.fed = true;
+                let (io, to) = (io.clone(), self.to.clone());
+                tokio::task::spawn_local(async move {
+                    let outcome = stdin::feed(io, stdin::read()).await;
+                    let _ = to.send(Happened::Fed(outcome)).await;
+                });
+            }
+        }
+        if let Some(live) = self.jobs.get_mut(&index) {
+            live.task = Some((task, io));
+        }
+    }
+
+    fn news(&mut self, index: u64, update: &Update) {
+        if self.plan.is_many || self.args.detach {
+            return;
+        }
+        match update.state {
+            TaskState::Running => self.follow(index, None),
+            TaskState::Unreachable => complain(&format!("task {}: {}; waiting for it", update.task, update.message.clone().unwrap_or_default())),
+            _ => {}
+        }
+    }
+
+    /// Follows both outputs of a single task.
+    fn follow(&mut self, index: u64, ended: Option<&Update>) {
+        let Some(live) = self.jobs.get_mut(&index) else { return };
+        let Some((_, io)) = live.task.clone() else { return };
+        if live.followers > 0 {
+            return;
+        }
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let total = ended.map(|update| if stream == Stream::Stdout { update.stdout_bytes } else { update.stderr_bytes });
+            live.followers += 1;
+            if total == Some(0) {
+                continue;
+            }
+            let mut follower = Follower::new(io.clone(), stream, 0).holding_output();
+            if let Some(total) = total {
+                follower.expect(total);
+            }
+            self.following += 1;
+            let to = self.to.clone();
+            tokio::task::spawn_local(async move {
+                let outcome = copy(follower, stream).await;
+                let _ = to.send(Happened::Followed(outcome)).await;
+            });
+        }
+    }
+
+    fn ended(&mut self, index: u64, update: Update, attempts: u32) -> Result<(), Failure> {
+        let code = task_exit(&update);
+        if self.plan.is_many {
+            let live = self.jobs.remove(&index);
+            let tag = self.args.tag.then(|| live.as_ref().map(|live| live.item.clone()).unwrap_or_default());
+            self.write_report(&Report::of_task(index, live.as_ref().map_or("", |live| &live.item), &update, attempts))?;
+            let ended = live.and_then(|live| live.task).filter(|_| !self.reader_gone && update.stdout_bytes + update.stderr_bytes > 0).map(|(_, io)| Ended {
+                io,
+                stdout_bytes: update.stdout_bytes,
+                stderr_bytes: update.stderr_bytes,
+                tag,
+            });
+            self.order.ended(index, ended);
+            self.progress.advance(1);
+            self.print_next();
+        } else {
+            self.follow(index, Some(&update));
+            let live = self.jobs.remove(&index);
+            self.write_report(&Report::of_task(index, live.as_ref().map_or("", |live| &live.item), &update, attempts))?;
+        }
+        if let Some(text) = task_epitaph(&update) {
+            if !self.reader_gone {
+                self.progress.println(&format!("meso-launch: {}", meso_core::json::escape_for_terminal(&text)));
+            }
+        }
+        // Whoever left early did not want to know how it ended.
+        if !self.reader_gone {
+            self.exit = self.exit.max(code);
+        }
+        self.last_update = Some(update);
+        Ok(())
+    }
+
+    fn failed(&mut self, index: u64, failure: &NoTask) -> Result<(), Failure> {
+        let Some(live) = self.jobs.remove(&index) else { return Ok(()) };
+        let (code, words) = failure_of(failure, self.interrupted_by);
+        self.write_report(&Report::of_failure(index, &live.item, reason_of(failure), code))?;
+        if !self.reader_gone {
+            self.exit = self.exit.max(code);
+            if let Some(words) = words.filter(|_| !self.plan.is_many || self.jobs.is_empty() || index == 1) {
+                self.progress = Progress::none();
+                report(&words);
+            }
+        }
+        self.order.ended(index, None);
+        self.print_next();
+        Ok(())
+    }
+
+    fn print_next(&mut self) {
+        if self.printing {
+            return;
+        }
+        while let Some(ended) = self.order.take() {
+            if self.reader_gone {
+                continue;
+            }
+            self.printing = true;
+            let to = self.to.clone();
+            tokio::task::spawn_local(async move {
+                let outcome = print(ended).await;
+                let _ = to.send(Happened::Printed(outcome)).await;
+            });
+            return;
+        }
+    }
+
+    async fn on_signal(&mut self, signal: i32) -> Result<(), Failure> {
+        if signal == USR1 || signal == USR2 {
+            self.forward(signal);
+            return Ok(());
+        }
+        if signal == HUP && self.args.on_disconnect == "keep" {
+            // The terminal is gone and the task is to be kept: leave it to itself.
+            self.interrupted_by = Some(signal);
+            self.exit = self.exit.max(Exit::signal(1));
+            self.jobs.clear();
+            self.following = 0;
+            return self.step(Event::Leave);
+        }
+        let twice = signal == INT && self.last_int.is_some_and(|at| at.elapsed() < TWICE);
+        if signal == INT {
+            self.last_int = Some(Instant::now());
+        }
+        self.interrupted_by = Some(signal);
+        self.step(Event::Cancel)?;
+        if twice {
+            return self.escalate();
+        }
+        self.forward(signal);
+        if signal == INT {
+            if self.launcher.flying() > 0 && !self.args.quiet && std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+                self.progress.println("meso-launch: sent SIGINT; again within 2 s ends the task");
+            }
+        } else if self.kill_at.is_none() {
+            self.kill_at = Some(Instant::now() + Duration::from_millis(self.plan.kill_grace_ms.unwrap_or(GRACE_MS)));
+        }
+        Ok(())
+    }
+
+    /// TERM now, KILL after the grace.
+    fn escalate(&mut self) -> Result<(), Failure> {
+        self.kill_at = None;
+        self.step(Event::Kill { grace_ms: Some(self.plan.kill_grace_ms.unwrap_or(GRACE_MS)) })
+    }
+
+    fn forward(&self, signal: i32) {
+        for io in self.jobs.values().filter_map(|live| live.task.as_ref()).map(|(_, io)| io.clone()) {
+            tokio::task::spawn_local(async move {
+                let _ = io.ask(&What::Signal { signal }, &[], Duration::from_secs(5)).await;
+            });
+        }
+    }
+
+    fn write_report(&mut self, line: &impl Serialize) -> Result<(), Failure> {
+        let Some(file) = &mut self.report else { return Ok(()) };
+        let mut text = serde_json::to_string(line).map_err(|error| Failure::internal(format!("the report: {error}")))?;
+        text.push('\n');
+        file.write_all(text.as_bytes()).map_err(|error| Failure::failed(format!("cannot write the report: {}", io_text(&error))))
+    }
+
+    fn end(self, source: &Source) -> Result<Exit, Failure> {
+        drop(self.progress);
+        let mut exit = self.exit;
+        if source.skipped() > 0 {
+            exit = exit.max(Exit::OURS);
+        }
+        if self.reader_gone {
+            return Ok(Exit::DONE);
+        }
+        Ok(exit)
+    }
+}
+
+fn print_line(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(format!("{text}\n").as_bytes())?;
+    out.flush()
+}
+
+/// Who runs this, for people: user@host:pid.
+fn who() -> String {
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "?".to_owned());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{user}@{}:{}", host.trim(), std::process::id())
+}
+
+fn random() -> Result<u64, Failure> {
+    let mut bytes = [0u8; 8];
+    getrandom::fill(&mut bytes).map_err(|error| Failure::failed(format!("the system gives no random numbers: {error}")))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// A task as `--dry-run` prints it.
+pub fn shown(task: &Task) -> Result<String, Failure> {
+    serde_json::to_string(task).map_err(|error| Failure::internal(format!("the task: {error}")))
+}

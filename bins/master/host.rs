@@ -1,0 +1,188 @@
+//! What carries the master's effects out: registry, answers, pushes, commands, statuses.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use meso_bus::driver::Outside;
+use meso_bus::{Bucket, Bus, Message, Store};
+use meso_cli::{Failure, complain};
+use meso_core::master::{Caller, Effect, Event, Master, Reply};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+/// How many callers may wait for an answer; the oldest are forgotten, and ask again.
+const CALLERS_MAX: usize = 100_000;
+
+/// Who waits for which answer.
+#[derive(Default)]
+pub struct Callers {
+    next: Caller,
+    waiting: BTreeMap<Caller, Message>,
+}
+
+impl Callers {
+    /// A number for the sender of this message.
+    pub fn number(&mut self, message: Message) -> Caller {
+        self.next += 1;
+        self.waiting.insert(self.next, message);
+        if self.waiting.len() > CALLERS_MAX {
+            self.waiting.pop_first();
+        }
+        self.next
+    }
+}
+
+/// The outside of one master while it leads: dropped with its connection when it steps down.
+pub struct Host {
+    bus: Bus,
+    registry: Bucket,
+    revisions: BTreeMap<String, u64>,
+    callers: Rc<RefCell<Callers>>,
+    raise: mpsc::Sender<u64>,
+}
+
+/// Why a leader ends.
+pub enum Fatal {
+    /// The registry could not be written: somebody else writes it, or nobody can.
+    Registry(Failure),
+}
+
+impl Host {
+    /// Over the leader's connection; `revisions` are those of the registry as it was read.
+    pub fn new(bus: Bus, revisions: BTreeMap<String, u64>, callers: Rc<RefCell<Callers>>, raise: mpsc::Sender<u64>) -> Self {
+        let registry = Store::new(&bus).registry();
+        Host { bus, registry, revisions, callers, raise }
+    }
+
+    /// Of several texts of one document only the last has to be written: it holds what the others say.
+    async fn register(&mut self, effects: &[Effect]) -> Result<(), Fatal> {
+        let mut docs: BTreeMap<&str, &str> = BTreeMap::new();
+        for effect in effects {
+            if let Effect::Registry { key, doc } = effect {
+                docs.insert(key, doc);
+            }
+        }
+        for (key, doc) in docs {
+            let revision = self.revisions.get(key).copied().unwrap_or(0);
+            match self.registry.put(key, Bytes::copy_from_slice(doc.as_bytes()), revision).await {
+                Ok(revision) => {
+                    self.revisions.insert(key.to_owned(), revision);
+                }
+                Err(error) => return Err(Fatal::Registry(Failure::from(error).context(format!("writing {key} of the registry")))),
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer(&self, caller: Caller, reply: &Reply) {
+        let Some(message) = self.callers.borrow_mut().waiting.remove(&caller) else { return };
+        let payload = match reply {
+            Reply::Welcome(welcome) => json(welcome),
+            Reply::Beaten(beaten) => json(beaten),
+            Reply::Answer(answer) => json(answer),
+            Reply::Rows(rows) => json(rows),
+        };
+        // Whoever asked asks again if this does not arrive; a reply subject that is not the caller's own is refused here.
+        let _ = self.bus.answer(&message, payload).await;
+    }
+
+    async fn publish(&self, subject: &str, payload: Bytes) {
+        if let Err(error) = self.bus.publish(subject, payload).await {
+            complain(&format!("{error}"));
+        }
+    }
+}
+
+fn json(value: &impl Serialize) -> Bytes {
+    Bytes::from(serde_json::to_vec(value).expect("wire types are plain data"))
+}
+
+impl Outside<Master> for Host {
+    type Fatal = Fatal;
+
+    async fn perform(&mut self, _machine: &mut Master, effects: Vec<Effect>) -> Result<(), Fatal> {
+        self.register(&effects).await?;
+        for effect in effects {
+            match effect {
+                Effect::Registry { .. } => {}
+                Effect::Reply { caller, reply } => self.answer(caller, &reply).await,
+                Effect::Push { principal, framework, push } => {
+                    let subject = self.bus.subjects().push(&principal, &framework);
+                    self.publish(&subject, json(&push)).await;
+                }
+                Effect::Command { agent, secret, command } => {
+                    let subject = self.bus.subjects().command(&agent, &secret);
+                    self.publish(&subject, json(&command)).await;
+                }
+                Effect::Publish(update) => {
+                    // The stream listens on the subject, as framework and tools do.
+                    let subject = self.bus.subjects().master_status(&update.framework, &update.task);
+                    self.publish(&subject, json(&update)).await;
+                }
+                Effect::Tell(happening) => {
+                    complain(&happening.message);
+                    let subject = self.bus.subjects().master_event(None, "event");
+                    self.publish(&subject, json(&happening)).await;
+                }
+                Effect::Invite(invitation) => {
+                    let subject = self.bus.subjects().lead();
+                    self.publish(&subject, json(&invitation)).await;
+                }
+                Effect::RaiseAbove { epoch } => {
+                    let _ = self.raise.try_send(epoch);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a message of one of the leader's subjects is as an event; none if it is not one of ours.
+pub fn event_of(bus: &Bus, callers: &Rc<RefCell<Callers>>, message: Message) -> Option<Event> {
+    use meso_bus::Address;
+    let address = bus.subjects().parse(&message.subject)?;
+    let payload = message.payload.clone();
+    let number = |message| callers.borrow_mut().number(message);
+    match address {
+        Address::AgentCall { agent, verb } => match verb.as_str() {
+            "hello" => {
+                let hello: meso_core::wire::agent::Hello = serde_json::from_slice(&payload).ok()?;
+                (hello.agent == agent).then(|| Event::Hello { caller: number(message), hello: Box::new(hello) })
+            }
+            "beat" => {
+                let beat: meso_core::wire::agent::Beat = serde_json::from_slice(&payload).ok()?;
+                (beat.agent == agent).then(|| Event::Beat { caller: number(message), beat })
+            }
+            _ => None,
+        },
+        Address::FrameworkCall { principal, .. } => match meso_core::json::read(&payload) {
+            Ok(call) => Some(Event::Call { caller: number(message), principal, call: Box::new(call) }),
+            Err(error) => {
+                refuse(bus, message, &error.to_string());
+                None
+            }
+        },
+        Address::Query { principal, .. } => {
+            let query = serde_json::from_slice(&payload).ok()?;
+            Some(Event::Query { caller: number(message), principal, query })
+        }
+        Address::Event { agent: Some(agent), .. } => {
+            let update = serde_json::from_slice(&payload).ok()?;
+            Some(Event::Status { agent, update: Box::new(update) })
+        }
+        _ => None,
+    }
+}
+
+/// A call that is not what we read is answered with the reason, so that its sender need not wait.
+fn refuse(bus: &Bus, message: Message, why: &str) {
+    use meso_core::wire::call::Answer;
+    use meso_core::wire::{Refusal, RefusalCode};
+    let payload = json(&Answer::Refused(Refusal::new(RefusalCode::BadRequest, format!("the call cannot be read: {why}"))));
+    let bus = bus.clone();
+    tokio::task::spawn_local(async move {
+        let _ = bus.answer(&message, payload).await;
+    });
+}
