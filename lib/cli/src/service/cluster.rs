@@ -10,7 +10,7 @@ use crate::{exit::Failure, io_text, say::complain, surroundings::Surroundings};
 use meso_bus::{Bus, BusOptions, inbox_of, testserver::version_of};
 use meso_core::{
     id::{Name, Principal},
-    resources::parse_total,
+    resources::{BadResources, parse_total},
     wire::query::{AgentRow, Query, Rows, Table},
 };
 use std::{
@@ -110,7 +110,7 @@ impl Cluster {
         check_count("--masters", spec.masters, MASTERS_MAX)?;
         check_count("--agents", spec.agents, AGENTS_MAX)?;
         if let Some(text) = &spec.resources {
-            parse_total(text).map_err(|e| Failure::usage(format!("-R: {e}")).hint("-R cpus=1,mem=1G"))?;
+            parse_total(text).map_err(|e| bad_resources(&e))?;
         }
         let server = program::nats_server(spec.nats_server.as_deref(), surroundings)?;
         let server_version =
@@ -155,7 +155,8 @@ impl Cluster {
         let machine = Machine::here(self.state.root());
         for number in 1..=self.spec.agents {
             let name = numbered("meso-agent", number, self.spec.agents);
-            let spec = self.kept(&name, &self.agent_program, self.agent_args(number, &machine), AGENT_STOP_MS);
+            let args = self.agent_args(number, &machine)?;
+            let spec = self.kept(&name, &self.agent_program, args, AGENT_STOP_MS);
             self.agents.push(Kept::start(spec, self.tell_death.clone()));
         }
         self.wait_ready().await
@@ -312,17 +313,19 @@ impl Cluster {
         }
     }
 
-    fn agent_args(&self, number: u32, machine: &Machine) -> Vec<OsString> {
+    fn agent_args(&self, number: u32, machine: &Machine) -> Result<Vec<OsString>, Failure> {
         let mut args: Vec<OsString> = vec!["--cluster".into(), self.spec.name.as_str().into(), "--work-dir".into(), self.state.agent(number).into(), "--kill-tasks-on-exit".into()];
-        let share = || (self.spec.agents > 1).then(|| machine.share(number, self.spec.agents));
-        if let Some(resources) = self.spec.resources.clone().or_else(share) {
-            args.extend(["-R".into(), resources.into()]);
+        match &self.spec.resources {
+            // An agent alone finds the rest by itself.
+            Some(wish) if self.spec.agents == 1 => args.extend(["-R".into(), wish.into()]),
+            None if self.spec.agents == 1 => {}
+            wish => {
+                let share = machine.share(number, self.spec.agents, wish.as_deref()).map_err(|e| bad_resources(&e))?;
+                // One machine has one name; agents that share it want to be told apart.
+                args.extend(["-R".into(), share.to_string().into(), "--host".into(), format!("local-{number}").into()]);
+            }
         }
-        if self.spec.agents > 1 {
-            // One machine has one name; agents that share it want to be told apart.
-            args.extend(["--host".into(), format!("local-{number}").into()]);
-        }
-        args
+        Ok(args)
     }
 
     /// Waits until a master leads and every agent is registered with it.
@@ -376,6 +379,10 @@ impl Cluster {
         let said = if said.is_empty() { "it said nothing".to_owned() } else { format!("it said last: {said}") };
         Failure::unreachable(format!("{what} after {READY_MS} ms; {name}: {said}")).hint(hint.unwrap_or_else(|| "meso-up --state DIR, and the logs in DIR/log".to_owned()))
     }
+}
+
+fn bad_resources(error: &BadResources) -> Failure {
+    Failure::usage(format!("-R: {error}")).hint("-R cpus=1,mem=1G")
 }
 
 fn check_count(flag: &str, count: u32, max: u32) -> Result<(), Failure> {
