@@ -47,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (took, cpu, faults) = (begin.elapsed(), cpu_s() - cpu, self::faults() - faulted);
     eprintln!("floor: spawn and wait, one after the other: {:.2} ms, {:.2} ms of processor time, {:.0} page faults each", took.as_secs_f64() * 1e3 / count as f64, cpu * 1e3 / count as f64, faults / count as f64);
     memory(&cage)?;
+    cage.release();
     std::fs::remove_dir_all(run_dir)?;
     Ok(())
 }
