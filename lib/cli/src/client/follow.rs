@@ -15,8 +15,11 @@ use tokio::{
 
 /// Questions under way at most while the task is ahead of its reader; their answers are all that is held in memory.
 const WINDOW_MAX: usize = 4;
-/// An empty answer that comes earlier than this was not held, and the next question waits.
-const HELD_MS_MIN: u64 = HOLD_MS_MAX / 2;
+/// The first question that waits for bytes to come is held so long, and each that brings none makes the next one longer: a question that
+/// dies with its agent is missed the sooner, the livelier the output was.
+const HOLD_MS_MIN: u64 = 1_000;
+/// How much longer than it is held the answer may take, doubled with each failure up to what an agent may need.
+const MARGIN_MS: u64 = 1_000;
 /// How long an agent may be silent before a reader gives up, unless told otherwise.
 const PATIENCE_MS: u64 = 30_000;
 
@@ -36,8 +39,10 @@ pub struct Follower {
     ended: bool,
     window: usize,
     flights: VecDeque<Flight>,
-    /// Attempts in a row that brought nothing.
+    /// Attempts in a row that brought no answer.
     failures: u32,
+    /// Answers in a row that brought no bytes.
+    idle: u32,
     /// Since when the agent is silent, or does not know the task; a reader that is slow itself does not count against it.
     silent_since: Option<Instant>,
     lost_bytes: u64,
@@ -73,6 +78,7 @@ impl Follower {
             window: 1,
             flights: VecDeque::with_capacity(WINDOW_MAX),
             failures: 0,
+            idle: 0,
             silent_since: None,
             lost_bytes: 0,
         }
@@ -88,6 +94,11 @@ impl Follower {
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
+    }
+
+    /// The same from now on.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Tells the whole length, as the final status says it: nothing is asked for beyond.
@@ -142,14 +153,16 @@ impl Follower {
                 return;
             }
             // Only the first waits for bytes to come: the others are asked because there should be some.
-            let hold_ms = if self.flights.is_empty() { HOLD_MS_MAX } else { 0 };
-            let flight = self.send(self.ask_at, bytes_max, hold_ms);
+            let flight = self.send(self.ask_at, bytes_max, self.flights.is_empty());
             self.ask_at += bytes_max;
             self.flights.push_back(flight);
         }
     }
 
-    fn send(&self, from: u64, bytes_max: u64, hold_ms: u64) -> Flight {
+    fn send(&self, from: u64, bytes_max: u64, is_held: bool) -> Flight {
+        let hold_ms = if is_held { (HOLD_MS_MIN << self.idle.min(8)).min(HOLD_MS_MAX) } else { 0 };
+        // Several large answers share the way: those may take long without anybody being gone.
+        let margin_ms = if is_held { (MARGIN_MS << self.failures.min(8)).min(REPLY_MS) } else { REPLY_MS };
         let io = self.io.clone();
         let max = u32::try_from(bytes_max).unwrap_or(u32::MAX);
         let what = What::Read { stream: self.stream, offset: from, max, wait_ms: hold_ms, follow: self.holds_output };
@@ -158,7 +171,7 @@ impl Follower {
             if !first.is_zero() {
                 sleep(first).await;
             }
-            io.ask_once(&what, &[], Duration::from_millis(hold_ms + REPLY_MS)).await
+            io.ask_once(&what, &[], Duration::from_millis(hold_ms + margin_ms)).await
         });
         Flight { from, bytes_max, hold_ms, asked: Instant::now() + first, answer }
     }
@@ -187,12 +200,13 @@ impl Follower {
             self.ended = true;
             self.note_loss_at_end();
         } else if bytes.is_empty() {
-            let was_held = flight.asked.elapsed() >= Duration::from_millis(HELD_MS_MIN.min(flight.hold_ms));
-            let may_be_early = flight.hold_ms == 0 || was_held;
-            self.failures = if may_be_early { 0 } else { self.failures.saturating_add(1) };
+            // An agent that does not hold the question is not asked without a pause.
+            let was_held = flight.asked.elapsed() >= Duration::from_millis(flight.hold_ms / 2);
+            self.failures = if was_held { 0 } else { self.failures.saturating_add(1) };
+            self.idle = self.idle.saturating_add(u32::from(flight.hold_ms > 0));
             self.restart();
         } else {
-            self.failures = 0;
+            (self.failures, self.idle) = (0, 0);
             self.line_up(bytes.len() as u64 >= flight.bytes_max);
         }
         Ok(if bytes.is_empty() { None } else { Some(bytes) })
@@ -206,7 +220,7 @@ impl Follower {
             Some(from) if from == self.at => {}
             // Less came than was asked for, and the rest may be on its way already.
             Some(from) if from > self.at => {
-                let flight = self.send(self.at, from - self.at, HOLD_MS_MAX);
+                let flight = self.send(self.at, from - self.at, true);
                 self.flights.push_front(flight);
             }
             Some(_) => self.restart(),

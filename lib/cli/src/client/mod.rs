@@ -3,17 +3,25 @@
 mod find;
 mod follow;
 mod leader;
+mod outlet;
 mod rows;
 #[cfg(test)]
 pub(crate) mod sample;
+mod signal;
+mod tail;
 mod task_io;
 #[cfg(test)]
 pub(crate) mod testagent;
 mod verdict;
+mod watch;
 
 pub use find::{Found, find_tasks, is_later, read_status, recorded_tasks};
 pub use follow::Follower;
 pub use leader::{LISTING_MS, Leader, PATIENCE_MS};
+pub use outlet::{Outlet, Tagger};
 pub use rows::{AGENT_COLUMNS, FRAMEWORK_COLUMNS, MASTER_COLUMNS, OFFER_COLUMNS, TASK_COLUMNS, agent_row, framework_row, master_row, offer_row, task_row};
+pub use signal::{BadSignal, Signal};
+pub use tail::{Extent, extent, tail_offset};
 pub use task_io::TaskIo;
 pub use verdict::{task_epitaph, task_exit};
+pub use watch::Watch;

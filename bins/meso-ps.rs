@@ -1,0 +1,128 @@
+//! meso-ps: what there is in the cluster.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use meso_cli::client::{
+    AGENT_COLUMNS, FRAMEWORK_COLUMNS, LISTING_MS, Leader, MASTER_COLUMNS, OFFER_COLUMNS, TASK_COLUMNS, agent_row, framework_row, is_later, master_row, offer_row, recorded_tasks, task_row,
+};
+use meso_cli::{BusArgs, Column, Exit, Failure, Format, Listing, Look, OutputArgs, Row};
+use meso_core::id::TaskId;
+use meso_core::task::TaskState;
+use meso_core::wire::Update;
+use std::time::Duration;
+
+/// List tasks, agents, masters, frameworks or offers
+///
+/// Without a word, the tasks that live. A table for people; for programs, -o json, jsonl, tsv=FIELD,FIELD or name.
+#[derive(clap::Parser)]
+#[command(after_help = "Examples:\n  meso-ps                                  tasks that live\n  meso-ps -q --state failed | xargs meso-logs\n  meso-ps agents -o tsv=host,free.cpus")]
+struct Args {
+    /// What to list
+    #[arg(value_enum, default_value_t = What::Tasks)]
+    what: What,
+    /// Tasks that have ended too
+    #[arg(short, long)]
+    all: bool,
+    /// Only what is in this state (can be repeated)
+    ///
+    /// A state after which nothing follows, such as failed, lists ended tasks without -a.
+    #[arg(long, value_name = "STATE")]
+    state: Vec<String>,
+    /// Only my own tasks or frameworks
+    #[arg(long)]
+    mine: bool,
+    /// Only the ids, as -o name
+    #[arg(short, long, conflicts_with = "output")]
+    quiet: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    bus: BusArgs,
+}
+
+/// What can be listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    Tasks,
+    Agents,
+    Masters,
+    Frameworks,
+    Offers,
+}
+
+impl What {
+    /// The states that what is listed can be in.
+    fn states(self) -> Vec<&'static str> {
+        match self {
+            What::Tasks => TaskState::ALL.iter().filter(|state| **state != TaskState::Unknown).map(|state| state.word()).collect(),
+            What::Agents => vec!["active", "recovering", "unreachable"],
+            What::Masters => vec!["leading", "standby"],
+            What::Frameworks => vec!["connected", "disconnected"],
+            What::Offers => vec![],
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    meso_cli::main(meso_cli::tool!(Plain), list)
+}
+
+async fn list(args: Args) -> Result<Exit, Failure> {
+    check(&args)?;
+    let leader = Leader::connect(&args.bus.access()?).await?;
+    let now_ms = Look::of_stdout().now_ms;
+    let limit = Duration::from_millis(LISTING_MS);
+    let (columns, rows): (&[Column], Vec<Row>) = match args.what {
+        What::Tasks => (&TASK_COLUMNS, tasks(&leader, &args, limit).await?.iter().map(task_row).collect()),
+        What::Agents => (&AGENT_COLUMNS, leader.agents(limit).await?.iter().map(|agent| agent_row(agent, now_ms)).collect()),
+        What::Masters => (&MASTER_COLUMNS, leader.masters(limit).await?.iter().map(|master| master_row(master, now_ms)).collect()),
+        What::Frameworks => (&FRAMEWORK_COLUMNS, leader.frameworks(limit).await?.iter().map(|framework| framework_row(framework, now_ms)).collect()),
+        What::Offers => (&OFFER_COLUMNS, leader.offers(limit).await?.iter().map(|offer| offer_row(offer, now_ms)).collect()),
+    };
+    let is = |row: &Row, key: &str, value: &str| row.field(key).and_then(|field| field.as_str()) == Some(value);
+    let wanted = |row: &Row| {
+        let in_state = args.state.is_empty() || args.state.iter().any(|state| is(row, "state", state));
+        in_state && (!args.mine || is(row, "principal", leader.principal().as_str()))
+    };
+    let listing = Listing { columns: columns.to_vec(), rows: rows.into_iter().filter(wanted).collect() };
+    let format = if args.quiet { Format::Name } else { args.output.output };
+    // A reader who has seen enough is no failure.
+    let _ = listing.print(&format)?;
+    Ok(Exit::DONE)
+}
+
+fn check(args: &Args) -> Result<(), Failure> {
+    let word = args.what.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    if args.all && args.what != What::Tasks {
+        return Err(Failure::usage(format!("-a is for tasks, not for {word}")).hint(format!("meso-ps {word}")));
+    }
+    if args.mine && !matches!(args.what, What::Tasks | What::Frameworks) {
+        return Err(Failure::usage(format!("{word} are nobody's own, so there is no --mine")).hint(format!("meso-ps {word}")));
+    }
+    let states = args.what.states();
+    match args.state.iter().find(|state| !states.contains(&state.as_str())) {
+        Some(_) if states.is_empty() => Err(Failure::usage(format!("{word} have no state")).hint(format!("meso-ps {word}"))),
+        Some(wrong) => Err(Failure::usage(format!("{} is no state of {word}", meso_core::json::quoted(wrong))).hint(states.join(", "))),
+        None => Ok(()),
+    }
+}
+
+/// Tasks, the newest last: those the leader knows, and with the ended ones those of the record.
+async fn tasks(leader: &Leader, args: &Args, limit: Duration) -> Result<Vec<Update>, Failure> {
+    let ended_too = args.all || args.state.iter().any(|state| TaskState::parse(state).is_some_and(TaskState::is_final));
+    let known = leader.tasks("", limit).await?.into_iter().map(|row| row.update);
+    let mut tasks: BTreeMap<TaskId, Update> = known.filter(|update| ended_too || !update.is_final).map(|update| (update.task.clone(), update)).collect();
+    if ended_too {
+        for (id, update) in recorded_tasks(leader).await? {
+            // What lives is the leader's to say; of an end, whoever heard of it.
+            if tasks.get(&id).is_none_or(|known| update.is_final && is_later(&update, known)) {
+                tasks.insert(id, update);
+            }
+        }
+    }
+    let mut tasks: Vec<Update> = tasks.into_values().collect();
+    tasks.sort_by_key(|update| if update.started_ms > 0 { update.started_ms } else { update.ts_ms });
+    Ok(tasks)
+}
