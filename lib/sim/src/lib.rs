@@ -1,1 +1,35 @@
-//! The simulated bus, disk, clock and process table; the invariants; the seeded runner
+//! Whole clusters in one thread: the real machines of masters, agents and clients on a simulated bus, with simulated
+//! disks, clocks and processes, under every fault, driven by one number.
+//!
+//! ```sh
+//! cargo run --release -p meso-sim -- --seed 42          # one run and, if an invariant breaks, its story
+//! cargo run --release -p meso-sim -- --seeds 0..100000  # a long run
+//! cargo run --release -p meso-sim -- --rate             # steps per second on one core
+//! cargo run --release -p meso-sim -- --plants           # which planted bugs are caught, how soon and by what
+//! ```
+
+pub mod agenda;
+mod agents;
+mod bus;
+mod clients;
+pub mod clock;
+pub mod disk;
+mod faults;
+pub mod judge;
+mod leading;
+mod masters;
+mod net;
+pub mod plan;
+pub mod plant;
+mod procs;
+mod store;
+pub mod story;
+mod stream;
+pub mod tally;
+pub mod world;
+
+pub use judge::Violation;
+pub use plan::Plan;
+pub use plant::Plant;
+pub use tally::{Count, Tally};
+pub use world::{Outcome, World};

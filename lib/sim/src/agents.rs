@@ -1,0 +1,435 @@
+//! The outside of an agent: its disk, its processes, its place on the bus.
+
+use std::rc::Rc;
+
+use meso_core::agent::record::Record;
+use meso_core::agent::{Agent, Config, Effect, Ending, Event, Usage};
+use meso_core::id::{AgentId, Nonce, TaskId};
+use meso_core::resources::Resources;
+use meso_core::seed::Seed;
+use meso_core::wire::agent::{Beaten, Command, Order};
+use meso_core::wire::Launch;
+
+use crate::clock::Clock;
+use crate::disk::SimDisk;
+use crate::judge::law;
+use crate::net::{Ask, Msg, Site};
+use crate::plant::Plant;
+use crate::procs::{Phase, SimProcs};
+use crate::tally::Count;
+use crate::world::{Item, Waiting, World};
+
+/// After how long a beat without an answer is given up, milliseconds.
+const BEAT_GIVE_UP_MS: u64 = 3_000;
+/// How long an end on the machine takes to reach the agent's process, at most, milliseconds.
+const LOCAL_MS_MAX: u64 = 20;
+/// An agent crashes between two effects once in so many batches that are written to its disk.
+const CRASH_ONCE_IN: u64 = 150;
+
+/// An agent's machine, with or without the agent's process.
+#[derive(Debug)]
+pub struct AgentSite {
+    /// The number of its process; 0 before the first.
+    pub run: u64,
+    /// The process.
+    pub machine: Option<Agent>,
+    /// Its id.
+    pub id: AgentId,
+    /// What it really has.
+    pub total: Resources,
+    /// What runs.
+    pub procs: SimProcs,
+    clock: Clock,
+    disk: SimDisk,
+    secret: Option<Nonce>,
+    boot: u64,
+    refused_stale: u64,
+}
+
+impl AgentSite {
+    /// A machine on which nothing ever ran.
+    pub fn new(which: usize, seed: &mut Seed) -> Self {
+        let cpus = 2 + seed.below(7);
+        let total = format!("cpus={cpus},mem={},disk=10G,ports=[31000-{}]", cpus * 512, 31000 + seed.below(6));
+        AgentSite {
+            run: 0,
+            machine: None,
+            id: AgentId::parse(&format!("agent_{which}")).expect("a plain id"),
+            total: meso_core::resources::parse_total(&total).expect("plain resources"),
+            procs: SimProcs::default(),
+            clock: Clock { start_ms: seed.below(1 << 32), drift_ppm: seed.below(2_001) as i64 - 1_000 },
+            disk: SimDisk::default(),
+            secret: None,
+            boot: 1,
+            refused_stale: 0,
+        }
+    }
+
+    /// When its machine wants to be woken, true time.
+    pub fn wants_ms(&self) -> Option<u64> {
+        self.machine.as_ref().and_then(Agent::deadline).map(|at_ms| self.clock.true_ms(at_ms))
+    }
+
+    /// What keeps it from having come to its end.
+    pub fn unsettled(&self) -> Option<String> {
+        let Some(machine) = &self.machine else { return Some("does not run".to_owned()) };
+        if self.procs.alive() > 0 {
+            return Some(format!("runs {} processes", self.procs.alive()));
+        }
+        if !machine.used().is_empty() {
+            return Some(format!("believes that {} are used", machine.used()));
+        }
+        if !machine.joined() {
+            return Some("is not one of the cluster".to_owned());
+        }
+        machine.live().next().map(|launch| format!("believes that task {} lives", launch.task))
+    }
+}
+
+impl World {
+    pub(crate) fn start_agent(&mut self, which: usize) {
+        let site = &mut self.agents[which];
+        if site.machine.is_some() {
+            return;
+        }
+        site.run += 1;
+        let found = match site.disk.recover() {
+            Ok(found) => found,
+            Err(why) => return self.judge.fail(law::DURABLE, || format!("agent {which} cannot read its log: {why}")),
+        };
+        let mut records = found.records;
+        let (generation, boot_before) = records.iter().rev().find_map(|record| match record {
+            Record::Head { generation, boot_id, .. } => Some((*generation, boot_id.clone())),
+            _ => None,
+        }).unwrap_or((0, String::new()));
+        if self.plant == Plant::ForgetEpoch {
+            records.retain(|record| !matches!(record, Record::Epoch { .. }));
+        }
+        let boot_id = format!("boot{}", site.boot);
+        let twice = if self.plant == Plant::TwiceTheTotal { 2 } else { 1 };
+        let secret = Nonce::fresh(self.seed.draw(), self.seed.draw());
+        let mut total = site.total.clone();
+        if twice == 2 {
+            total.cpus = total.cpus.checked_mul(2).expect("a small number");
+            total.mem = total.mem.checked_mul(2).expect("a small number");
+        }
+        let config = Config {
+            agent: site.id.clone(),
+            incarnation: Nonce::fresh(self.seed.draw(), self.seed.draw()),
+            secret: secret.clone(),
+            generation: generation + 1,
+            host: format!("host{which}"),
+            attrs: Default::default(),
+            total,
+            boot_id: boot_id.clone(),
+            isolation: "processes".to_owned(),
+            version: "sim".to_owned(),
+            jitter_ms: self.seed.below(1_000),
+        };
+        let local_ms = site.clock.local_ms(self.now_ms);
+        let machine = Agent::recover(config, local_ms, records);
+        site.secret = Some(secret);
+        if site.disk.is_long() && self.plant != Plant::NoSync {
+            site.disk.rewrite(&[machine.head(), machine.snapshot()]);
+            self.tally.add(Count::LogRewritten);
+        } else {
+            site.disk.append(&[machine.head()]);
+            site.disk.sync();
+        }
+        if found.torn {
+            self.tally.add(Count::TornLog);
+        }
+        site.refused_stale = 0;
+        let live: Vec<Launch> = machine.live().cloned().collect();
+        site.machine = Some(machine);
+        let rebooted = !boot_before.is_empty() && boot_before != boot_id;
+        self.story.tell(self.now_ms, || format!("agent {which} starts, generation {}, {} tasks live", generation + 1, live.len()));
+        self.readopt(which, &live, rebooted);
+        self.agent_event(which, Event::Tick);
+    }
+
+    /// Looks for the containers of the tasks that the log tells of.
+    fn readopt(&mut self, which: usize, live: &[Launch], rebooted: bool) {
+        for launch in live {
+            let task = launch.task.clone();
+            let phase = self.agents[which].procs.of(&task).map(|proc| proc.phase.clone());
+            let lost = |reason| Event::Ended { task: task.clone(), ending: Ending::Lost { reason }, usage: Usage::default() };
+            let event = match phase {
+                Some(Phase::Made) => continue,
+                Some(Phase::Running) => {
+                    self.tally.add(Count::RestartAdopted);
+                    if self.plant == Plant::KillOnRestart {
+                        self.kill_proc(which, &task, 0);
+                    }
+                    Event::Started { task: task.clone() }
+                }
+                Some(Phase::Over(ending)) => {
+                    self.tally.add(Count::EndedWhileDown);
+                    if self.plant == Plant::EndedReportedLost { lost("supervisor_lost") } else { Event::Ended { task: task.clone(), ending, usage: Usage::default() } }
+                }
+                None if rebooted => {
+                    self.tally.add(Count::LostInReboot);
+                    lost("agent_rebooted")
+                }
+                None => {
+                    self.tally.add(Count::NeverSpawned);
+                    lost("agent_restarted")
+                }
+            };
+            self.agent_event(which, event);
+        }
+    }
+
+    pub(crate) fn crash_agent(&mut self, which: usize) {
+        let site = &mut self.agents[which];
+        if site.machine.take().is_none() {
+            return;
+        }
+        site.run += 1;
+        site.secret = None;
+        site.disk.crash(&mut self.seed);
+        self.wires[Site::Agent(which).index()].outbox.clear();
+        self.tally.add(Count::AgentCrash);
+        self.story.tell(self.now_ms, || format!("agent {which} crashes"));
+        let back_ms = 50 + self.seed.below(8_000);
+        self.agenda.enter(self.now_ms + back_ms, Item::Start(Site::Agent(which)));
+    }
+
+    pub(crate) fn reboot_agent(&mut self, which: usize) {
+        self.crash_agent(which);
+        self.agents[which].boot += 1;
+        self.tally.add(Count::Reboot);
+        for task in self.agents[which].procs.reboot() {
+            self.judge.lost(&task);
+        }
+    }
+
+    pub(crate) fn wake_agent(&mut self, which: usize) {
+        let site = &self.agents[which];
+        let local_ms = site.clock.local_ms(self.now_ms);
+        if site.machine.as_ref().and_then(Agent::deadline).is_some_and(|at_ms| at_ms <= local_ms) {
+            self.agent_event(which, Event::Tick);
+        }
+    }
+
+    pub(crate) fn agent_hears(&mut self, which: usize, msg: Msg) {
+        match msg {
+            Msg::Invite(invitation) => self.agent_event(which, Event::Invitation(invitation)),
+            Msg::Stored(update, ok) => self.agent_event(which, Event::Stored { task: update.task.clone(), seq: update.seq, ok }),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn agent_beaten(&mut self, which: usize, beaten: Option<Beaten>) {
+        let beaten = match beaten {
+            Some(beaten) if self.plant == Plant::SettleUnseen => Some(Beaten { seen: u64::MAX >> 1, ..beaten }),
+            other => other,
+        };
+        self.agent_event(which, Event::Beaten(beaten));
+    }
+
+    pub(crate) fn agent_commanded(&mut self, which: usize, secret: &Nonce, mut command: Command) {
+        let site = &self.agents[which];
+        let Some(machine) = &site.machine else { return };
+        if site.secret.as_ref() != Some(secret) {
+            self.tally.add(Count::FormerCommand);
+            // The subject is another one now; now and then the message gets through all the same.
+            if self.seed.below(2) == 0 {
+                return;
+            }
+        }
+        let epoch = command.epoch;
+        if self.plant == Plant::NoFence {
+            command.epoch = command.epoch.max(machine.max_epoch());
+        }
+        let repeated: Vec<Launch> = match &command.order {
+            Order::Launch { launches } => launches.clone(),
+            _ => Vec::new(),
+        };
+        let ordered = !matches!(command.order, Order::Hello);
+        let local_ms = site.clock.local_ms(self.now_ms);
+        self.step(which as u64);
+        let site = &mut self.agents[which];
+        let Some(machine) = site.machine.as_mut() else { return };
+        let effects = machine.step(local_ms, Event::Command(command));
+        if machine.refused_stale > site.refused_stale {
+            site.refused_stale = machine.refused_stale;
+            self.tally.add(Count::StaleCommand);
+        }
+        let obeyed = effects.iter().any(|effect| matches!(effect, Effect::Persist(Record::Launch { .. } | Record::Killing { .. }) | Effect::Launch(_) | Effect::Kill { .. }));
+        if ordered && obeyed {
+            self.judge.obeyed(which, epoch);
+        }
+        for launch in repeated {
+            if effects.iter().any(|effect| matches!(effect, Effect::Persist(Record::Launch { launch: taken }) if taken.launch == launch.launch)) {
+                continue;
+            }
+            self.tally.add(Count::RepeatedLaunch);
+            if self.plant == Plant::SpawnRepeated && self.agents[which].machine.as_ref().is_some_and(|machine| machine.launch_of(&launch.task).is_some()) {
+                self.spawn(which, &launch);
+            }
+        }
+        self.perform_agent(which, effects);
+    }
+
+    /// Feeds an event to an agent and performs what comes of it.
+    pub(crate) fn agent_event(&mut self, which: usize, event: Event) {
+        let local_ms = self.agents[which].clock.local_ms(self.now_ms);
+        self.step(which as u64);
+        let Some(machine) = self.agents[which].machine.as_mut() else { return };
+        let effects = machine.step(local_ms, event);
+        self.perform_agent(which, effects);
+    }
+
+    fn perform_agent(&mut self, which: usize, mut effects: Vec<Effect>) {
+        if let Some(machine) = &self.agents[which].machine {
+            self.judge.fence(which, machine.max_epoch());
+        }
+        match self.plant {
+            Plant::SpawnBeforePersist => effects.sort_by_key(|effect| !matches!(effect, Effect::Launch(_))),
+            Plant::SendBeforePersist => effects.sort_by_key(|effect| !matches!(effect, Effect::Send(_))),
+            _ => {}
+        }
+        let mut batch: Vec<Record> = Vec::new();
+        let crash_at = if self.plan.faults.agent_crash && effects.iter().any(|effect| matches!(effect, Effect::Persist(_))) && self.chance(CRASH_ONCE_IN) {
+            self.tally.add(Count::CrashBetweenEffects);
+            Some(self.seed.below(effects.len() as u64 + 1))
+        } else {
+            None
+        };
+        for (place, effect) in effects.into_iter().enumerate() {
+            if crash_at == Some(place as u64) {
+                if !batch.is_empty() {
+                    self.tally.add(Count::CrashInWrite);
+                    self.agents[which].disk.append(&batch);
+                }
+                return self.crash_agent(which);
+            }
+            if let Effect::Persist(record) = effect {
+                batch.push(record);
+                continue;
+            }
+            self.write(which, &mut batch);
+            self.perform_agent_effect(which, effect);
+        }
+        self.write(which, &mut batch);
+        self.schedule(Site::Agent(which));
+    }
+
+    fn write(&mut self, which: usize, batch: &mut Vec<Record>) {
+        if batch.is_empty() {
+            return;
+        }
+        let site = &mut self.agents[which];
+        site.disk.append(batch);
+        if self.plant != Plant::NoSync {
+            site.disk.sync();
+        }
+        for record in batch.drain(..) {
+            match record {
+                Record::Status { update } => self.judge.written(which, &update),
+                Record::Killing { task, .. } => self.judge.kill_ordered(&task),
+                Record::Launch { launch } if launch.cancelled => {
+                    self.judge.kill_ordered(&launch.task);
+                    self.tally.add(Count::KilledBeforeStart);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn perform_agent_effect(&mut self, which: usize, effect: Effect) {
+        let run = self.agents[which].run;
+        let here = Site::Agent(which);
+        match effect {
+            Effect::Persist(_) => {}
+            Effect::Hello(mut hello) => {
+                if self.plant == Plant::HelloWithoutTasks {
+                    hello.tasks.clear();
+                }
+                self.story.tell(self.now_ms, || format!("agent {which} registers with {} tasks, epoch {}", hello.tasks.len(), hello.max_epoch));
+                let give_up_ms = self.plan.agent_request_ms;
+                self.ask(here, Waiting::Hello(which, run), Ask::Hello(hello), give_up_ms);
+            }
+            Effect::Beat(beat) => self.ask(here, Waiting::Beat(which, run), Ask::Beat(beat), BEAT_GIVE_UP_MS),
+            Effect::Send(update) => {
+                self.judge.sent(which, &update);
+                self.story.tell(self.now_ms, || format!("agent {which} says {} of {} ({})", update.state, update.task, update.seq));
+                if update.reason.as_deref() == Some("agent_full") {
+                    self.tally.add(Count::AgentFull);
+                }
+                if self.plant == Plant::AckBeforeStored {
+                    let event = Event::Stored { task: update.task.clone(), seq: update.seq, ok: true };
+                    self.agenda.enter(self.now_ms, Item::Local(which, run, Box::new(event)));
+                }
+                self.send(here, Site::Bus, Msg::Store(Rc::new(*update)));
+            }
+            Effect::Launch(launch) => {
+                self.story.tell(self.now_ms, || format!("agent {which} spawns {} ({})", launch.task, launch.resources));
+                self.spawn(which, &launch);
+            }
+            Effect::Kill { task, grace_ms } => self.kill_proc(which, &task, grace_ms),
+            Effect::Settled { task } => self.agents[which].procs.forget(&task),
+            Effect::Say(text) => self.story.tell(self.now_ms, || format!("agent {which}: {text}")),
+            Effect::Leave(refusal) => self.judge.fail(law::LIVENESS, || format!("agent {which} was refused: {}", refusal.message)),
+        }
+    }
+
+    fn spawn(&mut self, which: usize, launch: &Launch) {
+        self.judge.spawn(which, launch);
+        let site = &mut self.agents[which];
+        match site.procs.spawn(launch, self.now_ms, &mut self.seed) {
+            Ok(times) => {
+                let boot = site.boot;
+                if !site.total.contains(site.procs.used()) {
+                    let (used, total) = (site.procs.used().clone(), site.total.clone());
+                    return self.judge.fail(law::ROOM, || format!("agent {which} runs {used} and has {total}"));
+                }
+                if let Some(starts_ms) = times.starts_ms {
+                    self.agenda.enter(starts_ms, Item::ProcStarts(which, boot, launch.task.clone()));
+                }
+                self.agenda.enter(times.ends_ms, Item::ProcEnds(which, boot, launch.task.clone()));
+            }
+            Err(why) => self.judge.fail(law::ROOM, || format!("agent {which}: {why}")),
+        }
+    }
+
+    fn kill_proc(&mut self, which: usize, task: &TaskId, grace_ms: u64) {
+        let spared = self.judge.client_of(task).is_some_and(|client| self.clients[client].lives());
+        if spared {
+            self.judge.fail(law::LIVES, || format!("agent {which} ends task {task}, whose framework lives and did not ask for it"));
+        }
+        let site = &mut self.agents[which];
+        if let Some((ends_ms, ignored)) = site.procs.kill(task, grace_ms, self.now_ms, &mut self.seed) {
+            if ignored {
+                self.tally.add(Count::TermIgnored);
+            }
+            let boot = site.boot;
+            self.agenda.enter(ends_ms, Item::ProcEnds(which, boot, task.clone()));
+        }
+    }
+
+    pub(crate) fn proc_starts(&mut self, which: usize, boot: u64, task: TaskId) {
+        let site = &mut self.agents[which];
+        if site.boot == boot && site.procs.start(&task) {
+            let at_ms = self.now_ms + self.seed.below(LOCAL_MS_MAX);
+            let run = self.agents[which].run;
+            self.agenda.enter(at_ms, Item::Local(which, run, Box::new(Event::Started { task })));
+        }
+    }
+
+    pub(crate) fn proc_ends(&mut self, which: usize, boot: u64, task: TaskId) {
+        let site = &mut self.agents[which];
+        if site.boot != boot {
+            return;
+        }
+        if let Some(ending) = site.procs.end(&task, self.now_ms) {
+            self.judge.ended(&task, ending.clone());
+            self.story.tell(self.now_ms, || format!("agent {which}: {task} ends, {ending:?}"));
+            let at_ms = self.now_ms + self.seed.below(LOCAL_MS_MAX);
+            let run = self.agents[which].run;
+            let event = Event::Ended { task, ending, usage: Usage::default() };
+            self.agenda.enter(at_ms, Item::Local(which, run, Box::new(event)));
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! What a leader hears and does: the outside of the master's machine while it leads.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use meso_core::lease;
+use meso_core::master::{Effect, Event, Reply};
+use meso_core::wire::agent::{Order, Welcome};
+use meso_core::wire::call::{Answer, Call, Push};
+
+use crate::clients::FAILOVER_MS;
+use crate::judge::law;
+use crate::net::{Ask, Msg, Site};
+use crate::plant::Plant;
+use crate::tally::Count;
+use crate::world::{Waiting, World};
+
+/// After how long a write to the registry without an answer is given up, milliseconds.
+const WRITE_GIVE_UP_MS: u64 = 2_500;
+/// After how long without a call a session ends, milliseconds: the contract's, which masters are started with.
+const SESSION_MS: u64 = 15_000;
+/// What two clocks that drift may differ by over a failover, milliseconds.
+const DRIFT_MS: u64 = 200;
+
+impl World {
+    pub(crate) fn master_hears(&mut self, which: usize, msg: Msg) {
+        match msg {
+            Msg::LeaseAnswer(run, event) => {
+                if self.masters[which].run != run {
+                    return;
+                }
+                self.lease_answered(which, event);
+            }
+            Msg::Written(run, no, revision) => {
+                let site = &mut self.masters[which];
+                if site.run != run || site.writing.as_ref().is_none_or(|(writing, ..)| *writing != no) {
+                    return;
+                }
+                let Some(revision) = revision else { return self.registry_failed(which) };
+                let Some((_, key, _, rest)) = site.writing.take() else { return };
+                site.revisions.insert(key, revision);
+                self.tally.add(Count::RegistryWritten);
+                self.perform_master(which, rest);
+            }
+            Msg::Docs(run, epoch, docs) => {
+                let site = &mut self.masters[which];
+                if site.run != run || site.epoch != Some(epoch) || site.reading.is_none() || site.lease.leads(site.clock.local_ms(self.now_ms)).is_none() {
+                    return;
+                }
+                site.reading = None;
+                site.revisions = docs.iter().map(|(key, revision, _)| (key.clone(), *revision)).collect();
+                site.since_ms = self.now_ms;
+                let forgotten = self.plant == Plant::RegistryForgotten;
+                let registry = docs.into_iter().filter(|_| !forgotten).map(|(key, _, doc)| (key, doc)).collect();
+                let seed = [self.seed.draw(), self.seed.draw()];
+                self.story.tell(self.now_ms, || format!("master {which} leads under epoch {epoch}"));
+                self.master_event(which, Event::Lead { epoch, seed, registry });
+            }
+            Msg::Request(caller, ask) => {
+                let event = match ask {
+                    Ask::Hello(hello) => Event::Hello { caller, hello },
+                    Ask::Beat(beat) => Event::Beat { caller, beat },
+                    Ask::Call(principal, call) => {
+                        if let Some(client) = self.clients.iter().position(|client| client.principal == principal)
+                            && !matches!(*call, Call::Kill { .. })
+                        {
+                            self.clients[client].heard = Some((which, self.masters[which].run, self.now_ms));
+                        }
+                        Event::Call { caller, principal, call }
+                    }
+                };
+                self.master_event(which, event);
+            }
+            Msg::Status(update) => {
+                if let Some(agent) = update.agent.clone() {
+                    self.master_event(which, Event::Status { agent, update: Box::new((*update).clone()) });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn lease_answered(&mut self, which: usize, event: lease::Event) {
+        use lease::Event as E;
+        // Each attempt of the lease has a number of its own, whatever it is.
+        let number = |event: &E| match event {
+            E::Found { attempt, .. } | E::ReadFailed { attempt } | E::CasDone { attempt, .. } | E::CasRefused { attempt } | E::CasUnknown { attempt } => Some(*attempt),
+            E::PingUnheard { attempt } | E::PingHeard { attempt, .. } | E::PingFailed { attempt } => Some(*attempt),
+            _ => None,
+        };
+        let asked = &mut self.masters[which].asked;
+        if let Some(place) = asked.iter().position(|(_, waiting)| number(waiting) == number(&event)) {
+            asked.remove(place);
+        }
+        self.lease_event(which, event);
+    }
+
+    /// Feeds an event to a master's machine, after what it is writing has been written.
+    pub(crate) fn master_event(&mut self, which: usize, event: Event) {
+        let site = &mut self.masters[which];
+        if !site.alive {
+            return;
+        }
+        if site.writing.is_some() {
+            site.queue.push_back(event);
+            return;
+        }
+        let local_ms = site.clock.local_ms(self.now_ms);
+        let leads = matches!(event, Event::Lead { .. } | Event::Raised { .. });
+        // A leader that may not act at this moment is not asked: what it would say could not be said.
+        if site.machine.epoch().is_some() && !leads && site.acts(self.now_ms).is_none() && self.plant != Plant::NoSelfStop {
+            self.tally.add(Count::EffectsDropped);
+            return;
+        }
+        let quiet = matches!(event, Event::Beat { .. });
+        self.step(400 + which as u64);
+        let effects = self.masters[which].machine.step(local_ms, event);
+        if !quiet {
+            self.check_books(which);
+        }
+        if !effects.is_empty() {
+            self.perform_master(which, effects.into());
+        }
+        self.schedule(Site::Master(which));
+    }
+
+    fn check_books(&mut self, which: usize) {
+        let Some(lead) = self.masters[which].machine.lead() else { return };
+        if let Err(why) = lead.ledger().check() {
+            self.judge.fail(law::BOOKS, || format!("master {which}: {why}"));
+            return;
+        }
+        for site in &self.agents {
+            if lead.ledger().total(&site.id).is_some_and(|total| *total != site.total) {
+                self.judge.fail(law::BOOKS, || format!("master {which} believes in another total of agent {}", site.id));
+                return;
+            }
+        }
+    }
+
+    /// Carries effects out in order; a document of the registry is waited for.
+    pub(crate) fn perform_master(&mut self, which: usize, mut effects: VecDeque<Effect>) {
+        while let Some(effect) = effects.pop_front() {
+            let Some(epoch) = self.masters[which].machine.epoch() else {
+                // A standby only answers that it is not the one to ask.
+                if let Effect::Reply { caller, reply } = effect {
+                    self.reply(which, caller, reply);
+                }
+                continue;
+            };
+            if self.masters[which].acts(self.now_ms).is_none() && self.plant != Plant::NoSelfStop {
+                self.tally.add(Count::EffectsDropped);
+                effects.push_front(effect);
+                if effects.iter().any(|effect| matches!(effect, Effect::Registry { .. })) {
+                    self.registry_failed(which);
+                }
+                return;
+            }
+            if let Effect::Registry { key, doc } = effect {
+                let site = &mut self.masters[which];
+                site.writes += 1;
+                let (no, run) = (site.writes, site.run);
+                let expect = site.revisions.get(&key).copied().unwrap_or(0);
+                site.writing = Some((no, key.clone(), self.now_ms + WRITE_GIVE_UP_MS, effects));
+                self.send(Site::Master(which), Site::Bus, Msg::Write(which, run, no, key, expect, doc));
+                self.schedule(Site::Master(which));
+                return;
+            }
+            self.perform_leader(which, epoch, effect);
+        }
+        while self.masters[which].writing.is_none() {
+            let Some(event) = self.masters[which].queue.pop_front() else { break };
+            self.master_event(which, event);
+        }
+        self.schedule(Site::Master(which));
+    }
+
+    fn reply(&mut self, which: usize, caller: u64, reply: Reply) {
+        let to = match self.waiting.get(&caller) {
+            Some(Waiting::Hello(agent, _) | Waiting::Beat(agent, _)) => Site::Agent(*agent),
+            Some(Waiting::Call(client, ..)) => Site::Client(*client),
+            None => {
+                self.tally.add(Count::LateAnswer);
+                return;
+            }
+        };
+        self.send(Site::Master(which), to, Msg::Reply(caller, Box::new(reply)));
+    }
+
+    fn perform_leader(&mut self, which: usize, epoch: u64, effect: Effect) {
+        let here = Site::Master(which);
+        let run = self.masters[which].run;
+        match effect {
+            Effect::Registry { .. } => {}
+            Effect::Reply { caller, reply } => {
+                if let Reply::Answer(Answer::Refused(refusal)) = &reply {
+                    self.story.tell(self.now_ms, || format!("master {which} refuses: {:?} {}", refusal.code, refusal.message));
+                }
+                if matches!(reply, Reply::Welcome(Welcome::Welcome { .. })) {
+                    self.tally.add(Count::AgentJoined);
+                }
+                self.reply(which, caller, reply);
+            }
+            Effect::Push { framework, push, principal } => {
+                match &push {
+                    Push::Offers { offers, .. } => {
+                        self.tally.add(Count::Offered);
+                        self.story.tell(self.now_ms, || format!("master {which} offers {framework}: {:?}", offers.iter().map(|offer| format!("{} {} {}", offer.id, offer.agent, offer.resources)).collect::<Vec<_>>()));
+                    }
+                    Push::Rescind { reason, .. } => self.tally.add(if reason == "expired" { Count::Expired } else { Count::Rescinded }),
+                    _ => {}
+                }
+                if let Some(client) = self.clients.iter().position(|client| client.principal == principal) {
+                    self.send(here, Site::Client(client), Msg::Push(framework, Box::new(push)));
+                }
+            }
+            Effect::Command { agent, secret, command } => {
+                self.judge.acts(which, run, epoch);
+                if command.epoch != epoch {
+                    let other = command.epoch;
+                    self.judge.fail(law::EPOCH, || format!("master {which} leads under {epoch} and commands under {other}"));
+                }
+                if let Order::Kill { task, reason, .. } = &command.order {
+                    self.story.tell(self.now_ms, || format!("master {which} orders the end of {task}: {reason}"));
+                    if reason == "framework_gone" {
+                        self.judge_lapse(which, task);
+                    }
+                }
+                if let Some(site) = self.agents.iter().position(|site| site.id == agent) {
+                    self.send(here, Site::Agent(site), Msg::Command(agent, secret, Box::new(command)));
+                }
+            }
+            Effect::Publish(update) => {
+                if update.reason.as_deref() == Some("agent_unreachable") {
+                    self.tally.add(Count::AgentUnreachable);
+                } else {
+                    self.tally.add(Count::DroppedEarned);
+                }
+                self.story.tell(self.now_ms, || format!("master {which} says {} of {}: {:?}", update.state, update.task, update.reason));
+                self.send(here, Site::Bus, Msg::Store(Rc::new(*update)));
+            }
+            Effect::Tell(happening) => {
+                if happening.kind == "agent_back" {
+                    self.tally.add(Count::AgentBack);
+                }
+                self.story.tell(self.now_ms, || format!("master {which}: {} {}", happening.kind, happening.message));
+            }
+            Effect::Invite(invitation) => {
+                self.judge.acts(which, run, epoch);
+                for agent in 0..self.agents.len() {
+                    self.send(here, Site::Agent(agent), Msg::Invite(invitation.clone()));
+                }
+            }
+            Effect::RaiseAbove { epoch } => self.lease_event(which, lease::Event::HigherEpochSeen { epoch }),
+        }
+    }
+
+    /// The tasks of a framework end because it is gone: it must have been silent for as long as the contract says.
+    fn judge_lapse(&mut self, which: usize, task: &meso_core::id::TaskId) {
+        self.tally.add(Count::SessionLapsed);
+        let Some(client) = self.judge.client_of(task) else { return };
+        if !self.clients[client].lives() {
+            return;
+        }
+        let site = &self.masters[which];
+        let heard_ms = match self.clients[client].heard {
+            Some((master, run, at_ms)) if (master, run) == (which, site.run) => at_ms.max(site.since_ms),
+            _ => site.since_ms,
+        };
+        // What names a framework is in the registry, and may be lost with it.
+        let named = self.clients[client].name.is_some() && !self.plan.faults.store_loss;
+        let patience_ms = if named { FAILOVER_MS } else { SESSION_MS };
+        let silent_ms = self.now_ms - heard_ms;
+        if silent_ms + DRIFT_MS < patience_ms {
+            return self.judge.fail(law::LIVES, || format!("master {which} ends task {task}: its framework is gone, which was heard {silent_ms} ms ago"));
+        }
+        let faults = &self.plan.faults;
+        if !(faults.loss > 0 || faults.slow > 0 || faults.cut || faults.freeze || faults.store || faults.master_crash || faults.store_loss) {
+            return self.judge.fail(law::LIVES, || format!("master {which} ends task {task}: its framework is gone, yet nothing kept it from speaking"));
+        }
+        self.clients[client].excuse();
+    }
+}

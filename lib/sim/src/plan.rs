@@ -1,0 +1,124 @@
+//! What one run is: its machines, its work and its faults, all drawn from one number.
+
+use meso_core::seed::Seed;
+
+/// The kinds of faults; each run is given some of them, so that no kind hides behind another.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Faults {
+    /// Of a thousand messages so many are lost.
+    pub loss: u64,
+    /// Of a thousand messages so many come twice.
+    pub dup: u64,
+    /// Of a thousand messages so many do not wait for the ones before.
+    pub reorder: u64,
+    /// Of a thousand messages so many take up to seconds.
+    pub slow: u64,
+    /// Masters crash.
+    pub master_crash: bool,
+    /// Agent processes crash, also between two effects.
+    pub agent_crash: bool,
+    /// Machines of agents start anew.
+    pub reboot: bool,
+    /// Clients crash and leave.
+    pub client_crash: bool,
+    /// Clients cancel and kill.
+    pub client_kill: bool,
+    /// Connections are cut, in both directions or in one, and heal.
+    pub cut: bool,
+    /// Processes stand still for a while.
+    pub freeze: bool,
+    /// The store of lease, registry and statuses is out of service, answers late or with old records.
+    pub store: bool,
+    /// Lease and registry are lost.
+    pub store_loss: bool,
+}
+
+impl Faults {
+    /// Whether anything goes wrong at all.
+    pub fn any(&self) -> bool {
+        *self != Faults::default()
+    }
+}
+
+/// A run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What it was drawn from.
+    pub seed: u64,
+    /// How many masters, 1 to 3.
+    pub masters: usize,
+    /// How many agents, 1 to 6.
+    pub agents: usize,
+    /// How many clients, 1 to 4.
+    pub clients: usize,
+    /// How many jobs each client has, 1 to 12.
+    pub jobs: u64,
+    /// How long things go wrong, milliseconds.
+    pub chaos_ms: u64,
+    /// The mean time between two faults, milliseconds.
+    pub fault_every_ms: u64,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// The longest a message takes, milliseconds, if it is not slow.
+    pub delay_ms: u64,
+    /// After how long a driver gives up a request of an agent, milliseconds.
+    pub agent_request_ms: u64,
+    /// Whether clients see statuses live as well as from the stream.
+    pub live: bool,
+    /// How often agents beat, milliseconds.
+    pub agent_beat_ms: u64,
+    /// After how long they are unreachable, milliseconds.
+    pub agent_timeout_ms: u64,
+    /// How long offers live, milliseconds.
+    pub offer_ms: u64,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn of(seed: u64) -> Self {
+        let mut draw = Seed::new([seed ^ 0x6d65_736f_2d73_696d, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1]);
+        for _ in 0..4 {
+            draw.draw();
+        }
+        let mut some = |of: u64, max: u64| if draw.below(of) == 0 { 1 + draw.below(max) } else { 0 };
+        let (loss, dup, reorder, slow) = (some(2, 60), some(2, 80), some(3, 150), some(3, 20));
+        let mut coin = |of: u64| draw.below(of) == 0;
+        let faults = Faults {
+            loss,
+            dup,
+            reorder,
+            slow,
+            master_crash: coin(2),
+            agent_crash: coin(2),
+            reboot: coin(4),
+            client_crash: coin(4),
+            client_kill: coin(4),
+            cut: coin(2),
+            freeze: coin(3),
+            store: coin(3),
+            store_loss: coin(8),
+        };
+        let mut between = |low: u64, high: u64| low + draw.below(high - low + 1);
+        Plan {
+            seed,
+            masters: between(1, 3) as usize,
+            agents: between(1, 6) as usize,
+            clients: between(1, 4) as usize,
+            jobs: between(1, 12),
+            chaos_ms: between(20_000, 120_000),
+            fault_every_ms: between(500, 8_000),
+            faults,
+            delay_ms: [1, 5, 40, 300][between(0, 3) as usize],
+            agent_request_ms: [3_000, 7_000][between(0, 1) as usize],
+            live: between(0, 1) == 0,
+            agent_beat_ms: [2_000, 5_000, 15_000][between(0, 2) as usize],
+            agent_timeout_ms: [20_000, 30_000, 75_000][between(0, 2) as usize],
+            offer_ms: [3_000, 10_000, 30_000][between(0, 2) as usize],
+        }
+    }
+
+    /// The same machines and work with nothing going wrong.
+    pub fn calm(seed: u64) -> Self {
+        Plan { faults: Faults::default(), ..Plan::of(seed) }
+    }
+}

@@ -1,0 +1,73 @@
+//! Protocol bugs planted at the border between a machine and the outside, to prove that the invariants bite.
+
+/// A planted bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// The rules as they are.
+    None,
+    /// An agent spawns a task before the launch is on its disk.
+    SpawnBeforePersist,
+    /// An agent writes its log and does not sync it.
+    NoSync,
+    /// An agent forgets in a restart which epoch it obeyed.
+    ForgetEpoch,
+    /// An agent obeys commands of a former leader.
+    NoFence,
+    /// An agent spawns a launch again when it is repeated.
+    SpawnRepeated,
+    /// An agent takes a status as stored before the stream says so.
+    AckBeforeStored,
+    /// An agent sends a status before it is on its disk.
+    SendBeforePersist,
+    /// A task that ended while its agent was down is reported as lost.
+    EndedReportedLost,
+    /// A running task is killed when its agent restarts.
+    KillOnRestart,
+    /// An agent says that it has twice as much as it has, and believes it.
+    TwiceTheTotal,
+    /// An agent does not tell what it runs when it registers.
+    HelloWithoutTasks,
+    /// An agent takes every status as seen by the leader.
+    SettleUnseen,
+    /// A new leader takes the epoch of the one before.
+    EpochReused,
+    /// A write to the lease without an answer counts as done.
+    AmbiguousIsDone,
+    /// A leader goes on acting after its lease has lapsed.
+    NoSelfStop,
+    /// A new leader does not read the registry and the old one is lost.
+    RegistryForgotten,
+    /// Clients make the same task ids as one another.
+    IdsReused,
+    /// A client takes a call without an answer as refused: it launches the job anew.
+    UnknownIsRefused,
+}
+
+impl Plant {
+    /// All bugs with their words.
+    pub const ALL: &[(Plant, &str)] = &[
+        (Plant::SpawnBeforePersist, "spawn-before-persist"),
+        (Plant::NoSync, "no-sync"),
+        (Plant::ForgetEpoch, "forget-epoch"),
+        (Plant::NoFence, "no-fence"),
+        (Plant::SpawnRepeated, "spawn-repeated"),
+        (Plant::AckBeforeStored, "ack-before-stored"),
+        (Plant::SendBeforePersist, "send-before-persist"),
+        (Plant::EndedReportedLost, "ended-reported-lost"),
+        (Plant::KillOnRestart, "kill-on-restart"),
+        (Plant::TwiceTheTotal, "twice-the-total"),
+        (Plant::HelloWithoutTasks, "hello-without-tasks"),
+        (Plant::SettleUnseen, "settle-unseen"),
+        (Plant::EpochReused, "epoch-reused"),
+        (Plant::AmbiguousIsDone, "ambiguous-is-done"),
+        (Plant::NoSelfStop, "no-self-stop"),
+        (Plant::RegistryForgotten, "registry-forgotten"),
+        (Plant::IdsReused, "ids-reused"),
+        (Plant::UnknownIsRefused, "unknown-is-refused"),
+    ];
+
+    /// Reads the word of a bug.
+    pub fn parse(word: &str) -> Option<Plant> {
+        Plant::ALL.iter().find(|(_, name)| *name == word).map(|(plant, _)| *plant)
+    }
+}

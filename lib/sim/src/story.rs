@@ -1,0 +1,36 @@
+//! The last events of a run, for a person who replays a seed.
+
+use std::collections::VecDeque;
+
+/// How many events a story tells.
+pub const STORY_LINES_MAX: usize = 50;
+
+/// The end of a run; empty unless asked for, because telling costs more than simulating.
+#[derive(Clone, Debug)]
+pub struct Story {
+    told: bool,
+    lines: VecDeque<String>,
+}
+
+impl Story {
+    /// A story that is told or not.
+    pub fn new(told: bool) -> Self {
+        Story { told, lines: VecDeque::new() }
+    }
+
+    /// Tells one event.
+    pub fn tell(&mut self, now_ms: u64, line: impl FnOnce() -> String) {
+        if self.told {
+            if self.lines.len() == STORY_LINES_MAX {
+                self.lines.pop_front();
+            }
+            let line: String = line().chars().take(170).collect();
+            self.lines.push_back(format!("{:>9.3}  {line}", now_ms as f64 / 1000.0));
+        }
+    }
+
+    /// The lines, oldest first.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().map(String::as_str)
+    }
+}

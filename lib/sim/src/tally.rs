@@ -1,0 +1,132 @@
+//! Counters of what really happened, so that a simulator which stopped simulating is noticed.
+
+use std::fmt;
+
+macro_rules! counts {
+    ($($name:ident $word:literal,)*) => {
+        /// Something that a suite must have met.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Count { $(#[doc = $word] $name,)* }
+
+        impl Count {
+            /// All counters with their words.
+            pub const ALL: &[(Count, &str)] = &[$((Count::$name, $word),)*];
+        }
+    };
+}
+
+counts! {
+    Lost "message lost",
+    Duplicated "message duplicated",
+    Reordered "message overtaken",
+    Late "message flushed after a reconnect",
+    Unheard "request with no responders",
+    TimedOut "request without an answer in time",
+    LateAnswer "answer after its request was given up",
+    MasterCrash "master crashed",
+    AgentCrash "agent crashed",
+    CrashBetweenEffects "agent crashed between two effects",
+    CrashInWrite "agent crashed with unsynced records",
+    TornLog "torn log tail cut",
+    LogRewritten "log rewritten as a snapshot",
+    Reboot "machine rebooted",
+    ClientCrash "client crashed",
+    ClientLeft "client left",
+    Cancelled "client cancelled",
+    KillAsked "client asked for the end of its tasks",
+    Cut "connection cut",
+    CutOneWay "connection cut in one direction",
+    Frozen "process frozen",
+    StoreDown "store out of service",
+    StoreLost "store of lease and registry lost",
+    CasAmbiguous "write applied and its answer lost",
+    CasDelayed "write applied after its writer gave up",
+    CasRefused "write refused by its revision",
+    StaleRead "read answered with an older record",
+    LeaseClaimed "lease claimed",
+    LeaseLapsed "leader stood down by its own clock",
+    LeaseLost "leader stood down because another leads",
+    LeaseSuspended "leader suspended",
+    LeaseReleased "lease released",
+    EpochRaised "epoch raised above an agent's",
+    EffectsDropped "effects of a former leader dropped",
+    RegistryWritten "registry written",
+    RegistryFailed "registry write failed and the leader stood down",
+    AgentJoined "agent registered",
+    FencedFirst "registration asked for again under the new epoch",
+    StaleHello "registration that was overtaken ignored",
+    StaleCommand "command of a lower epoch refused",
+    FormerCommand "command to a former process ignored",
+    RepeatedLaunch "repeated launch not spawned",
+    AgentUnreachable "agent marked unreachable",
+    AgentBack "unreachable agent came back",
+    AgentFull "launch refused by the agent's own admission",
+    KilledBeforeStart "task killed before it started",
+    Offered "offers made",
+    Expired "offer expired",
+    Rescinded "offer rescinded",
+    Declined "offers declined",
+    Accepted "accept answered yes",
+    OfferGone "accept refused: offer gone",
+    Recovering "call refused: recovering",
+    UnknownFramework "call refused: unknown framework",
+    NameHeld "call refused: name held",
+    NotLeading "call refused: not leading",
+    SessionLapsed "tasks of a lapsed framework ended",
+    StatusStored "status stored",
+    StatusRepeated "status stored once though sent again",
+    StatusUnstored "status not stored and sent again",
+    DroppedEarned "task declared dropped by a master",
+    RestartAdopted "running task adopted after a restart",
+    EndedWhileDown "task ended while its agent was down",
+    NeverSpawned "launch recorded and never spawned",
+    LostInReboot "task lost in a reboot",
+    TermIgnored "task ignored TERM",
+    Finished "job ended: finished",
+    Failed "job ended: failed",
+    Killed "job ended: killed",
+    Dropped "job ended: dropped",
+    Retried "job tried again",
+}
+
+/// How often each was met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally {
+    counts: Vec<u64>,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Tally { counts: vec![0; Count::ALL.len()] }
+    }
+}
+
+impl Tally {
+    /// Counts one.
+    pub fn add(&mut self, count: Count) {
+        self.counts[count as usize] += 1;
+    }
+
+    /// How often it was met.
+    pub fn of(&self, count: Count) -> u64 {
+        self.counts[count as usize]
+    }
+
+    /// Adds another run's counts.
+    pub fn join(&mut self, other: &Tally) {
+        for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
+            *mine += theirs;
+        }
+    }
+
+    /// The words of what was never met.
+    pub fn missing(&self) -> Vec<&'static str> {
+        Count::ALL.iter().filter(|(count, _)| self.of(*count) == 0).map(|(_, word)| *word).collect()
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Count::ALL.iter().try_for_each(|(count, word)| writeln!(f, "{:>10}  {word}", self.of(*count)))
+    }
+}
