@@ -296,9 +296,18 @@ impl Launcher {
             return None;
         }
         let start = self.deadlines.first().map(|(at, _)| *at);
+        // A time at which nothing would be done is not named: the driver would spin until the answer that is waited for.
+        if self.leaving {
+            return start;
+        }
+        if !self.subscribed {
+            let idle = self.pending.is_empty() && self.flights.is_empty();
+            let subscribe = self.subscribe_at_ms.filter(|_| !self.subscribing && !idle);
+            return [start, subscribe].into_iter().flatten().min();
+        }
         let accept = self.accepts_again.front().map(|(at, _)| *at);
         let reconcile = (!self.flights.is_empty()).then_some(self.reconcile_at_ms);
-        [start, accept, reconcile, self.subscribe_at_ms, self.beat_at_ms.filter(|_| !self.beating), self.kill_again_at_ms].into_iter().flatten().min()
+        [start, accept, reconcile, self.beat_at_ms.filter(|_| !self.beating), self.kill_again_at_ms].into_iter().flatten().min()
     }
 
     /// Feeds one event in; says, in order, what must now become true outside.
