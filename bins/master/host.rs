@@ -10,7 +10,10 @@ use meso_bus::{Bucket, Bus, Message, Store};
 use meso_cli::{Failure, complain};
 use meso_core::master::{Caller, Effect, Event, Master, Reply};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::lead::Standing;
 
 /// How many callers may wait for an answer; the oldest are forgotten, and ask again.
 const CALLERS_MAX: usize = 100_000;
@@ -41,19 +44,22 @@ pub struct Host {
     revisions: BTreeMap<String, u64>,
     callers: Rc<RefCell<Callers>>,
     raise: mpsc::Sender<u64>,
+    standing: watch::Receiver<Standing>,
 }
 
 /// Why a leader ends.
 pub enum Fatal {
     /// The registry could not be written: somebody else writes it, or nobody can.
     Registry(Failure),
+    /// The lease is lost: nothing more is said.
+    Over,
 }
 
 impl Host {
     /// Over the leader's connection; `revisions` are those of the registry as it was read.
-    pub fn new(bus: Bus, revisions: BTreeMap<String, u64>, callers: Rc<RefCell<Callers>>, raise: mpsc::Sender<u64>) -> Self {
+    pub fn new(bus: Bus, revisions: BTreeMap<String, u64>, callers: Rc<RefCell<Callers>>, raise: mpsc::Sender<u64>, standing: watch::Receiver<Standing>) -> Self {
         let registry = Store::new(&bus).registry();
-        Host { bus, registry, revisions, callers, raise }
+        Host { bus, registry, revisions, callers, raise, standing }
     }
 
     /// Of several texts of one document only the last has to be written: it holds what the others say.
@@ -74,6 +80,19 @@ impl Host {
             }
         }
         Ok(())
+    }
+
+    /// Waits while our own clock says that the lease may be somebody else's; over if it is. The first of two defences:
+    /// agents refuse what comes late by its epoch.
+    async fn may_act(&mut self) -> Result<(), Fatal> {
+        loop {
+            match *self.standing.borrow_and_update() {
+                Standing::Leading { valid_until, .. } if Instant::now() < valid_until => return Ok(()),
+                Standing::Leading { .. } | Standing::Suspended { .. } => {}
+                Standing::Standby | Standing::Released => return Err(Fatal::Over),
+            }
+            self.standing.changed().await.map_err(|_| Fatal::Over)?;
+        }
     }
 
     async fn answer(&self, caller: Caller, reply: &Reply) {
@@ -103,8 +122,10 @@ impl Outside<Master> for Host {
     type Fatal = Fatal;
 
     async fn perform(&mut self, _machine: &mut Master, effects: Vec<Effect>) -> Result<(), Fatal> {
+        self.may_act().await?;
         self.register(&effects).await?;
         for effect in effects {
+            self.may_act().await?;
             match effect {
                 Effect::Registry { .. } => {}
                 Effect::Reply { caller, reply } => self.answer(caller, &reply).await,

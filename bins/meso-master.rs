@@ -1,0 +1,54 @@
+//! meso-master: keeps the books of the cluster and makes offers, or stands by to.
+
+#[path = "master/candidacy.rs"]
+mod candidacy;
+#[path = "master/host.rs"]
+mod host;
+#[path = "master/lead.rs"]
+mod lead;
+#[path = "master/start.rs"]
+mod start;
+
+use meso_cli::{BusArgs, Exit, Failure};
+
+/// Lead the cluster, or stand by
+///
+/// A master adds up what the agents report, offers it to frameworks, and passes on what they launch. Any number of
+/// masters may run: one leads, by a lease on the bus, the others stand by and take over within seconds. A master keeps
+/// nothing on its own disk.
+#[derive(clap::Parser)]
+struct Args {
+    #[command(flatten)]
+    bus: BusArgs,
+    /// The host name that others see
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+    /// How long the lease lasts without being renewed
+    ///
+    /// 6s by default, 12s where the bus has several servers: it must outlast their own election.
+    #[arg(long, value_name = "TIME")]
+    lease: Option<String>,
+    /// How many servers of the bus keep what masters store
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=5))]
+    replicas: u32,
+    /// How long an offer lives
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    offer_timeout: String,
+    /// How often agents say that they live
+    #[arg(long, value_name = "TIME", default_value = "15s")]
+    agent_beat: String,
+    /// After how long without a word an agent is unreachable
+    #[arg(long, value_name = "TIME", default_value = "75s")]
+    agent_timeout: String,
+    /// After how long without a word a framework's session ends
+    #[arg(long, value_name = "TIME", default_value = "15s")]
+    session_timeout: String,
+}
+
+fn main() -> std::process::ExitCode {
+    meso_cli::main(meso_cli::tool!(Plain), master)
+}
+
+async fn master(args: Args) -> Result<Exit, Failure> {
+    tokio::task::LocalSet::new().run_until(start::run(args)).await
+}
