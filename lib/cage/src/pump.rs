@@ -48,6 +48,8 @@ pub(crate) struct Pump<'a> {
     /// Storing failed: the rest is read and thrown away, so that the task does not hang
     is_broken: bool,
     reader: Option<Reader>,
+    /// The end is near: the cap no longer matters
+    keeps_all: bool,
 }
 
 /// Somebody who reads along
@@ -71,6 +73,7 @@ impl<'a> Pump<'a> {
             is_grown: false,
             is_broken: false,
             reader,
+            keeps_all: false,
         }
     }
 
@@ -114,8 +117,11 @@ impl<'a> Pump<'a> {
     }
 
     /// Moves the rest when no writer is left, waiting for nobody
-    pub(crate) fn drain(&mut self) {
-        self.reader = None;
+    ///
+    /// For somebody who reads along nothing is removed any more: what is left in the pipe is little.
+    pub(crate) fn drain(&mut self, now_ms: u64) {
+        let is_read = self.reader.take().is_some_and(|r| now_ms < r.seen_ms + READER_LEASE_MS);
+        self.keeps_all = is_read;
         while self.pipe.is_some() {
             if self.step().is_none_or(|n| n == 0) {
                 self.pipe = None;
@@ -198,7 +204,7 @@ impl<'a> Pump<'a> {
     }
 
     fn begin_segment(&mut self) {
-        if self.bases.len() as u64 == SEGMENTS {
+        if self.bases.len() as u64 >= SEGMENTS && !self.keeps_all {
             let oldest = self.bases.remove(0);
             // Readers that have it open keep what they have.
             let _ = unistd::unlink(self.segment(oldest).as_c_str());

@@ -78,8 +78,10 @@ fn supervise() -> io::Result<()> {
     if unistd::access(c"kill", unistd::AccessFlags::F_OK).is_ok() {
         run.exit.why = Why::Killed;
     } else {
-        run.start(&spec)?;
-        run.watch();
+        match run.start(&spec) {
+            Err(e) if run.task == 0 => run.exit.why = Why::LaunchError { stage: "preparation".to_owned(), errno: e.raw_os_error().unwrap_or(libc::EIO), text: String::new() },
+            _ => run.watch(),
+        }
     }
     run.finish()?;
     say(b"exit\n");
@@ -312,8 +314,9 @@ impl<'a> Run<'a> {
 
     /// Leaves the record, and nothing else
     fn finish(&mut self) -> io::Result<()> {
+        let now = sys::boot_ms();
         for pump in &mut self.pumps {
-            pump.drain();
+            pump.drain(now);
         }
         if self.ended_ms.is_none() {
             self.exit.ended_ms = sys::unix_ms();

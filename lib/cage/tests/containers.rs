@@ -199,6 +199,19 @@ fn attached_task_waits_for_its_reader() {
     });
 }
 
+/// A reader who comes late still gets all that did not fit into the log when the task ended
+#[test]
+fn end_of_a_task_costs_its_reader_nothing() {
+    both_ways(|world| {
+        let mut spec = world.spec("tail", &["seq", "1", "10000"]);
+        (spec.log_cap_bytes, spec.attached) = (20_000, true);
+        let exit = world.finish(world.launch(&spec));
+        assert!(exit.stdout_bytes > 2 * spec.log_cap_bytes && exit.stdout_dropped_bytes == 0, "{exit:?}");
+        let text = world.read("tail", Stream::Stdout);
+        assert!(text.starts_with(b"1\n2\n") && text.len() as u64 == exit.stdout_bytes);
+    });
+}
+
 /// A daemon that called setsid twice ends with its task, and so does what ignores SIGTERM
 #[test]
 fn nothing_survives_its_task() {
