@@ -8,6 +8,7 @@ pub mod filter;
 pub mod id;
 pub mod json;
 pub mod launcher;
+pub mod lease;
 pub mod ledger;
 pub mod master;
 pub mod resources;
