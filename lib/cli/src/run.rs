@@ -18,6 +18,8 @@ use tokio::sync::Notify;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Help is never wider than this many columns: long lines are hard to read.
 const HELP_COLUMNS_MAX: usize = 100;
+/// Characters of clap's own message at most: it repeats what was typed, however long that is.
+const USAGE_CHARS_MAX: usize = 400;
 /// Set to anything, it makes an internal error print its place and backtrace.
 const DEBUG_VARIABLE: &str = "MESO_DEBUG";
 
@@ -125,7 +127,17 @@ fn usage_failure(tool: Tool, error: &clap::Error) -> Failure {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         what = "what to do is missing".to_owned();
     }
-    Failure::usage(what).hint(tip.unwrap_or_else(|| format!("{} --help", tool.name)))
+    Failure::usage(shortened(&what)).hint(tip.unwrap_or_else(|| format!("{} --help", tool.name)))
+}
+
+/// A long message without its middle: what was wrong stands at its ends.
+fn shortened(what: &str) -> String {
+    let chars = what.chars().count();
+    if chars <= USAGE_CHARS_MAX {
+        return what.to_owned();
+    }
+    let kept = USAGE_CHARS_MAX / 2;
+    what.chars().take(kept).chain("...".chars()).chain(what.chars().skip(chars - kept)).collect()
 }
 
 /// What to type, out of a tip of clap's: `--often` out of `a similar argument exists: '--often'`.
@@ -233,6 +245,8 @@ mod tests {
         let missing = usage_error(&[]);
         assert_eq!(missing.what(), "the following required arguments were not provided: <THING>...");
         assert_eq!(missing.next_step(), Some("meso-try --help"));
+        let long = usage_error(&["--often", &"9".repeat(100_000), "x"]);
+        assert!(long.what().len() < 500 && long.what().starts_with("invalid value '999") && long.what().contains("9..."), "{long}");
         let wrong = usage_error(&["--often", "300", "x"]);
         assert!(wrong.what().starts_with("invalid value '300' for '--often <OFTEN>': 300 is not in 0..=255"), "{}", wrong.what());
     }
