@@ -9,7 +9,7 @@ expect() {
     printf '$ %s\n' "$*"
     got=0
     said=$(sh -c "$*") || got=$?
-    printf '%s\n' "$said"
+    [ -z "$said" ] || printf '%s\n' "$said"
     if [ "$said" != "$output" ] || [ "$got" -ne "$code" ]; then
         printf 'hello: expected %s and code %s; the code was %s\n' "$output" "$code" "$got" >&2
         exit 1

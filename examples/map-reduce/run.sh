@@ -21,7 +21,8 @@ mkdir "$work/part" "$work/local"
 
 # A tab or newline in a name would be a column or a line of its own.
 find "$(realpath "$folder")" -type f -readable ! -name $'*[\t\n]*' ! -path $'*[\t\n]*' -print0 |
-    sort -z | head -z -n "$files_max" >"$work/files"
+    sort -z >"$work/all"
+head -z -n "$files_max" "$work/all" >"$work/files"
 files=$(tr -cd '\0' <"$work/files" | wc -c)
 [ "$files" -gt 0 ] || fail "there is nothing to read in $folder"
 printf 'map: %d files, a task for each\n' "$files"
@@ -55,7 +56,11 @@ reduced=$(now_ms)
 printf '        %d different words in %s\n' "$(wc -l <"$work/count")" "$(seconds "$mapped" "$reduced")"
 
 # The same programs, without a cluster.
-xargs -0 -n 1 "$here/map" <"$work/files" >"$work/local/mapped"
+export local_parts=$work/local/part
+mkdir "$local_parts"
+# shellcheck disable=SC2016 # the inner shell expands them
+xargs -0 -n 16 -P "$(nproc)" sh -c 'for file; do "$0" "$file" || exit; done >>"$local_parts/$$"' "$here/map" <"$work/files"
+cat "$local_parts"/* >"$work/local/mapped"
 "$here/reduce-count" <"$work/local/mapped" >"$work/local/count"
 "$here/reduce-index" <"$work/local/mapped" >"$work/local/index"
 for what in count index; do
@@ -68,6 +73,6 @@ if [ -n "${MAP_REDUCE_OUT:-}" ]; then
     cp "$work/count" "$work/index" "$MAP_REDUCE_OUT"
 fi
 printf 'the ten words that are there most often:\n'
-sort -t$'\t' -k2,2nr -k1,1 "$work/count" | head -n 10 | awk -F'\t' '{ printf "%10d  %s\n", $2, $1 }'
+sort -t$'\t' -k2,2nr -k1,1 "$work/count" | awk -F'\t' 'NR <= 10 { printf "%10d  %s\n", $2, $1 }'
 printf '\nwhere some words are, most often first:\n'
 sort -t$'\t' -k2,2nr -k1,1 "$work/index" | awk -F'\t' 'NR % 1000 == 500 && shown++ < 5 { split($3, file, " "); printf "  %-14s in %4d files, first %s\n", $1, $2, file[1] }'
