@@ -53,11 +53,6 @@ impl Containers {
         Rc::new(Containers { cage, settings, events, making: Arc::new(Semaphore::new(MAKING_MAX)) })
     }
 
-    /// The cage itself.
-    pub fn cage(&self) -> &Arc<Cage> {
-        &self.cage
-    }
-
     /// Where the task starts and finds its files.
     pub fn sandbox(&self, launch: &Launch) -> PathBuf {
         self.settings.work_dir.join("sandboxes").join(format!("{}-{}", launch.task, container_id(launch)))

@@ -54,7 +54,7 @@ impl Host {
         let mut journal = self.journal.take().expect("the journal is put back after each use");
         let work_dir = self.work_dir.clone();
         // A long log is begun anew from what the machine knows now, which includes this batch.
-        let anew = journal.is_long().then(|| [machine.head(), machine.snapshot()]);
+        let anew = journal.is_long().then(|| machine.snapshot());
         let path = journal.path().to_owned();
         let outcome = tokio::task::spawn_blocking(move || match anew {
             Some(records) => Journal::begin(&work_dir, &records),

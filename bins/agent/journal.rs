@@ -13,6 +13,8 @@ use meso_core::wal;
 const NAME: &str = "journal";
 /// The log is rewritten when it is larger than this, bytes.
 const REWRITE_BYTES: u64 = 16 << 20;
+/// A frame is closed when it is this large, bytes; one record more always fits.
+const FRAME_BYTES: usize = wal::BODY_BYTES_MAX / 2;
 
 /// What a log held when the agent started.
 pub struct Found {
@@ -20,8 +22,6 @@ pub struct Found {
     pub agent: AgentId,
     /// How often it was started.
     pub generation: u64,
-    /// The boot it ran under.
-    pub boot_id: String,
     /// The facts, oldest first.
     pub records: Vec<Record>,
     /// Bytes that a crash left half written; they were never seen by anybody.
@@ -59,12 +59,12 @@ impl Journal {
         }
         let torn_bytes = (bytes.len() - recovered.good_len) as u64;
         match records.first().cloned() {
-            Some(Record::Head { v, agent, generation, boot_id }) => {
+            Some(Record::Head { v, agent, generation, .. }) => {
                 if v > RECORD_VERSION {
                     return Err(Failure::config(format!("{} was written by a newer release (format {v}, this one reads {RECORD_VERSION})", path.display()))
                         .hint("start the newer meso-agent on it"));
                 }
-                Ok(Some(Found { agent, generation, boot_id, records, torn_bytes }))
+                Ok(Some(Found { agent, generation, records, torn_bytes }))
             }
             // Nothing but a torn first record: the agent never got so far as to be known to anybody.
             None => Ok(None),
@@ -76,10 +76,7 @@ impl Journal {
     pub fn begin(work_dir: &Path, records: &[Record]) -> io::Result<Journal> {
         let path = work_dir.join(NAME);
         let new = work_dir.join("journal.new");
-        let mut bytes = Vec::new();
-        for record in records {
-            bytes.extend_from_slice(&encoded(record));
-        }
+        let bytes = group(records);
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&new)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
@@ -90,10 +87,7 @@ impl Journal {
 
     /// Appends the records and waits until they are on the disk.
     pub fn append(&mut self, records: &[Record]) -> io::Result<()> {
-        let mut bytes = Vec::with_capacity(records.len() * 512);
-        for record in records {
-            bytes.extend_from_slice(&encoded(record));
-        }
+        let bytes = group(records);
         self.file.write_all(&bytes)?;
         self.file.sync_data()?;
         self.bytes += bytes.len() as u64;
@@ -111,6 +105,21 @@ impl Journal {
     }
 }
 
-fn encoded(record: &Record) -> Vec<u8> {
-    wal::encode(&serde_json::to_vec(record).expect("a record is plain data"))
+/// One frame for the group: after a crash all of it is there or nothing. A group too large for a frame takes several.
+fn group(records: &[Record]) -> Vec<u8> {
+    let texts: Vec<Vec<u8>> = records.iter().map(|record| serde_json::to_vec(record).expect("a record is plain data")).collect();
+    let mut bytes = Vec::new();
+    let mut frame: Vec<&[u8]> = Vec::new();
+    let mut length = 0;
+    for text in &texts {
+        if length + text.len() > FRAME_BYTES && !frame.is_empty() {
+            bytes.extend_from_slice(&wal::encode_group(&frame));
+            frame.clear();
+            length = 0;
+        }
+        length += text.len() + 1;
+        frame.push(text);
+    }
+    bytes.extend_from_slice(&wal::encode_group(&frame));
+    bytes
 }

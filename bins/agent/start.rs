@@ -82,7 +82,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let clock = Clock::default();
     let mut machine = Agent::recover(config, clock.now_ms(), records);
     check_fits(&machine, &total)?;
-    let journal = Journal::begin(&work_dir, &[machine.head(), machine.snapshot()])
+    let journal = Journal::begin(&work_dir, &machine.snapshot())
         .map_err(|error| Failure::config(format!("cannot write in {}: {}", work_dir.display(), io_text(&error))).hint("free some space, or give another --work-dir"))?;
 
     let (sender, mut events) = mpsc::channel(EVENTS_MAX);

@@ -15,7 +15,7 @@ use crate::id::{AgentId, Nonce, TaskId};
 use crate::resources::Resources;
 use crate::task::TaskState;
 use crate::wire::agent::{Beat, Beaten, Command, Held, Hello, Invitation, Order, Welcome};
-use crate::wire::{Launch, MESSAGE_BYTES_MAX, PROTOCOL, Refusal, Span, Update, UpdateKind, Wall};
+use crate::wire::{Launch, MESSAGE_BYTES_MAX, PROTOCOL, Refusal, Span, Task, Update, UpdateKind, Wall};
 
 /// Between TERM and KILL where nobody says otherwise, milliseconds.
 pub const KILL_GRACE_MS: u64 = 3_000;
@@ -269,9 +269,11 @@ impl Agent {
         Record::Head { v: RECORD_VERSION, agent: self.config.agent.clone(), generation: self.config.generation, boot_id: self.config.boot_id.clone() }
     }
 
-    /// All that has to be remembered, as one record.
-    pub fn snapshot(&self) -> Record {
-        Record::Snapshot { max_epoch: self.max_epoch, status_seq: self.status_seq, spawned: self.spawned.clone(), held: self.tasks.values().map(held).collect() }
+    /// All that has to be remembered: what a log that is begun anew holds.
+    pub fn snapshot(&self) -> Vec<Record> {
+        let all = Record::Snapshot { max_epoch: self.max_epoch, status_seq: self.status_seq, spawned: self.spawned.clone() };
+        let held = self.tasks.values().map(|entry| Record::Held { held: Box::new(held(entry)) });
+        [self.head(), all].into_iter().chain(held).collect()
     }
 
     /// The tasks whose containers are to be looked for after a start.
@@ -362,29 +364,29 @@ impl Agent {
                     self.ended_unsettled -= 1;
                 }
             }
-            Record::Snapshot { max_epoch, status_seq, spawned, held } => {
+            Record::Snapshot { max_epoch, status_seq, spawned } => {
                 self.max_epoch = *max_epoch;
                 self.status_seq = *status_seq;
                 self.spawned = spawned.clone();
                 self.tasks.clear();
                 self.used = Resources::default();
                 self.ended_unsettled = 0;
-                for one in held {
-                    let mut entry = Entry::new(&one.launch, &self.config);
-                    entry.update = one.update.clone();
-                    if one.killing {
-                        entry.killing = Some((one.launch.spec.kill_grace.map_or(KILL_GRACE_MS, |grace| grace.0), "asked".to_owned()));
-                    }
-                    if one.update.seq > 0 {
-                        entry.unstored.push_back(one.update.clone());
-                    }
-                    if one.update.is_final {
-                        self.ended_unsettled += 1;
-                    } else {
-                        self.used = self.used.checked_add(&one.launch.resources).unwrap_or_default();
-                    }
-                    self.tasks.insert(one.launch.task.clone(), entry);
+            }
+            Record::Held { held } => {
+                let mut entry = Entry::new(&held.launch, &self.config);
+                entry.update = held.update.clone();
+                if held.killing {
+                    entry.killing = Some((held.launch.spec.kill_grace.map_or(KILL_GRACE_MS, |grace| grace.0), "asked".to_owned()));
                 }
+                if held.update.seq > 0 {
+                    entry.unstored.push_back(held.update.clone());
+                }
+                if held.update.is_final {
+                    self.ended_unsettled += 1;
+                } else {
+                    self.used = self.used.checked_add(&held.launch.resources).unwrap_or_default();
+                }
+                self.tasks.insert(held.launch.task.clone(), entry);
             }
         }
     }
@@ -599,7 +601,7 @@ impl Agent {
             return;
         }
         let asked = entry.killing.as_ref().map(|(_, reason)| reason.clone());
-        let (state, why, exit, signal) = verdict(&ending, asked);
+        let (state, why, exit, signal) = verdict(&ending, asked, &entry.launch.spec, &self.config.host);
         let mut update = self.make(now_ms, task, state, why);
         update.exit = exit;
         update.signal = signal;
@@ -741,7 +743,7 @@ fn held(entry: &Entry) -> Held {
 type Verdict = (TaskState, Option<(String, String)>, Option<i32>, Option<i32>);
 
 /// What an ending means for the task. `asked` is the reason of a kill, if one was asked for.
-fn verdict(ending: &Ending, asked: Option<String>) -> Verdict {
+fn verdict(ending: &Ending, asked: Option<String>, spec: &Task, host: &str) -> Verdict {
     let why = |reason: &str, message: String| Some((reason.to_owned(), message));
     match ending {
         Ending::Exited { code, signal } => match asked {
@@ -758,12 +760,13 @@ fn verdict(ending: &Ending, asked: Option<String>) -> Verdict {
             (TaskState::Failed, why("memory_limit", message), None, Some(9))
         }
         Ending::NotStarted { code, message } => {
-            let reason = match code {
-                Some(127) => "command_not_found",
-                Some(126) => "command_not_executable",
-                _ => "launch_failed",
+            let program = spec.argv.first().map_or("/bin/sh", String::as_str);
+            let (reason, message) = match code {
+                Some(127) => ("command_not_found", format!("{program}: not found on {host}")),
+                Some(126) => ("command_not_executable", format!("{program}: cannot be executed on {host}: {message}")),
+                _ => ("launch_failed", message.clone()),
             };
-            (TaskState::Failed, why(reason, message.clone()), *code, None)
+            (TaskState::Failed, why(reason, message), *code, None)
         }
         Ending::Lost { reason } => {
             let message = match *reason {

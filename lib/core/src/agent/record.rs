@@ -62,7 +62,10 @@ pub enum Record {
         status_seq: u64,
         /// The launches taken.
         spawned: Spawned,
-        /// The tasks that are not settled.
-        held: Vec<Held>,
+    },
+    /// After a snapshot: a task that is not settled.
+    Held {
+        /// The task.
+        held: Box<Held>,
     },
 }
