@@ -47,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (took, cpu, faults) = (begin.elapsed(), cpu_s() - cpu, self::faults() - faulted);
     eprintln!("floor: spawn and wait, one after the other: {:.2} ms, {:.2} ms of processor time, {:.0} page faults each", took.as_secs_f64() * 1e3 / count as f64, cpu * 1e3 / count as f64, faults / count as f64);
     memory(&cage)?;
+    output(&cage)?;
     cage.release();
     std::fs::remove_dir_all(run_dir)?;
     Ok(())
@@ -108,6 +109,23 @@ fn once(cage: &Cage, id: &str) -> Result<Duration, Box<dyn Error>> {
 fn wait_readable(fd: &impl AsFd) {
     let mut fds = [nix::poll::PollFd::new(fd.as_fd(), nix::poll::PollFlags::POLLIN)];
     let _ = nix::poll::poll(&mut fds, nix::poll::PollTimeout::NONE);
+}
+
+fn output(cage: &Cage) -> Result<(), Box<dyn Error>> {
+    const BYTES: u64 = 1 << 30;
+    let mut spec = spec("output", &["head", "-c", &BYTES.to_string(), "/dev/zero"]);
+    spec.log_cap_bytes = 2 * BYTES;
+    let begin = Instant::now();
+    let mut container = cage.launch(&spec)?;
+    container.reap()?;
+    let took = begin.elapsed().as_secs_f64();
+    let exit = container.exit()?.ok_or("no exit record")?;
+    cage.remove("output")?;
+    if exit.stdout_bytes != BYTES || exit.stdout_dropped_bytes != 0 {
+        return Err(format!("{exit:?}").into());
+    }
+    eprintln!("1 GiB of output into files: {:.2} GiB/s", 1.0 / took);
+    Ok(())
 }
 
 fn memory(cage: &Cage) -> Result<(), Box<dyn Error>> {

@@ -20,7 +20,7 @@ pub fn mem_mib() -> io::Result<u64> {
 /// All space of the file system a path is on
 pub fn disk_mib(path: &Path) -> io::Result<u64> {
     let fs = statvfs(path)?;
-    Ok((u128::from(fs.blocks()) * u128::from(fs.fragment_size()) >> 20) as u64)
+    Ok(((u128::from(fs.blocks()) * u128::from(fs.fragment_size())) >> 20) as u64)
 }
 
 /// The machine's name

@@ -41,7 +41,7 @@ impl Place {
             return Ok(Place { control: control.clone(), output, is_new_boot: false });
         }
         let base = BASES.iter().map(Path::new).find(|base| nix::unistd::geteuid().is_root() && is_memory(base));
-        let Some(base) = base.filter(|_| !is_memory(&output)).and_then(|base| own_dir(base)) else {
+        let Some(base) = base.filter(|_| !is_memory(&output)).and_then(own_dir) else {
             return Ok(Place { control: output.clone(), output, is_new_boot: before.is_some() });
         };
         sweep(&base);
