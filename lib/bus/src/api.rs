@@ -15,7 +15,6 @@ use crate::{Bus, BusError};
 pub(crate) const API_MS: u64 = 5_000;
 
 /// Error codes of JetStream that mean something to us
-const STREAM_NOT_FOUND: u64 = 10_059;
 const MESSAGE_NOT_FOUND: u64 = 10_037;
 const STREAM_DIFFERS: u64 = 10_058;
 const NOT_ENABLED: [u64; 3] = [10_039, 10_076, 10_035];
@@ -31,10 +30,6 @@ pub(crate) struct ApiError {
 }
 
 impl ApiError {
-    pub fn is_stream_not_found(&self) -> bool {
-        self.err_code == STREAM_NOT_FOUND
-    }
-
     pub fn is_message_not_found(&self) -> bool {
         self.err_code == MESSAGE_NOT_FOUND
     }

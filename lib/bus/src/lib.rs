@@ -6,9 +6,11 @@
 
 mod api;
 mod bus;
+pub mod driver;
 mod error;
 mod event;
 pub mod events;
+pub mod lease;
 mod options;
 mod pending;
 pub mod store;
@@ -19,6 +21,7 @@ pub use bus::{Bus, Message, Subscription};
 pub use error::BusError;
 pub use event::{BusEvent, Denial, Events};
 pub use events::{EventReader, Item, Start, StoredEvent};
+pub use lease::{EpochRaiser, Leadership, LeadershipOptions, Standing};
 pub use options::BusOptions;
 pub use store::{Bucket, Store};
 pub use subjects::{Address, Subjects, inbox_of, own_inbox};

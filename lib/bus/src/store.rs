@@ -84,7 +84,8 @@ impl Store {
         self.bucket("checkpoint")
     }
 
-    pub(crate) fn lease(&self) -> Bucket {
+    /// The one record of the lease; `Leadership` writes it
+    pub fn lease(&self) -> Bucket {
         self.bucket("lease")
     }
 

@@ -64,9 +64,8 @@ pub enum Event {
     /// To be said before anything that came in over the lost connection is.
     Disconnected,
     Connected,
-    /// An agent reports an epoch that it has obeyed. If it is our own number, but obeyed under
-    /// another leader (the store was lost between us), say one more.
-    HigherEpochSeen { epoch: u64 },
+    /// Epochs up to here were obeyed under another leader, or must not be used for another reason.
+    RaiseAbove { epoch: u64 },
     /// Stop for good, and let the successor in.
     Release,
 }
@@ -316,7 +315,7 @@ impl Lease {
                 // The holder may be on its way back as well.
                 self.ping_at_ms = now_ms + RETURN_MS;
             }
-            Event::HigherEpochSeen { epoch } => self.epoch_seen(epoch, effects),
+            Event::RaiseAbove { epoch } => self.raise_above(epoch, effects),
             Event::Release if self.releasing.is_some() => {}
             Event::Release => {
                 self.releasing = Some(RELEASE_ATTEMPTS_MAX);
@@ -442,12 +441,12 @@ impl Lease {
         }
     }
 
-    fn epoch_seen(&mut self, epoch: u64, effects: &mut Vec<Effect>) {
+    fn raise_above(&mut self, epoch: u64, effects: &mut Vec<Effect>) {
         if epoch >= EPOCH_MAX {
             return;
         }
         match &mut self.role {
-            Role::Leader(holding) if epoch > holding.epoch => {
+            Role::Leader(holding) if epoch >= holding.epoch => {
                 self.used_epoch = self.used_epoch.max(epoch);
                 self.suspend(effects);
             }

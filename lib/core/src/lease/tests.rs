@@ -46,7 +46,7 @@ fn script(used_epoch: u64, text: &str) {
             "unpinged" => Event::PingFailed { attempt: pinging },
             "disconnected" => Event::Disconnected,
             "connected" => Event::Connected,
-            "higher" => Event::HigherEpochSeen { epoch: number(2) },
+            "above" => Event::RaiseAbove { epoch: number(2) },
             "release" => Event::Release,
             other => panic!("{other}"),
         };
@@ -222,10 +222,14 @@ fn higher_epochs() {
         "0    tick           => read
          5    found 9 1 7    => cas over 9 epoch 8
          10   done 10        => lead 8 until 4005
-         20   higher 8       =>
-         30   higher 50      => suspend 8, cas over 10 epoch 51
+         20   above 7        =>
+         30   above 50       => suspend 8, cas over 10 epoch 51
          40   done 11        => lead 51 until 4030
-         50   higher 9007199254740992 =>",
+         50   above 9007199254740992 =>
+         60   above 51       => suspend 51, cas over 11 epoch 52
+         65   above 60       =>
+         70   done 12        => cas over 12 epoch 61
+         75   done 13        => lead 61 until 4070",
     );
 }
 
@@ -716,7 +720,7 @@ impl World {
                     }
                     // No agent obeys it, and one of them says why.
                     let after_ms = self.delay();
-                    let event = Event::HigherEpochSeen { epoch: self.obeyed.0.max(epoch + 1) };
+                    let event = Event::RaiseAbove { epoch: self.obeyed.0 };
                     self.fly(after_ms, Flight::Deliver { master, nonce, event });
                 }
             }
