@@ -87,7 +87,7 @@ impl Candidacy {
             let wait = lease.deadline().map_or(1000, |at| at.saturating_sub(now()));
             let event = tokio::select! {
                 Some(event) = events.recv() => event,
-                Some(epoch) = raised.recv() => Event::HigherEpochSeen { epoch },
+                Some(epoch) = raised.recv() => Event::RaiseAbove { epoch },
                 _ = released.changed() => Event::Release,
                 Some(message) = ping.next() => { let _ = bus.answer(&message, Bytes::new()).await; continue },
                 () = tokio::time::sleep(Duration::from_millis(wait)) => Event::Tick,
