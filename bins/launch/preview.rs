@@ -40,6 +40,7 @@ pub async fn preview(args: &Args, plan: Plan) -> Result<Exit, Failure> {
             }
             Ok(Exit::DONE)
         }
+        None if places.is_empty() && !agents.is_empty() => Err(Failure::failed("no agent is where --where and --on want it").hint("meso-ps agents -o wide shows hosts and attributes")),
         None if places.iter().any(|row| plan.request.fits(&row.total)) => Err(Failure::not_now(format!("no agent has {} free now", plan.request))),
         None => Err(Failure::failed(format!("no agent has {} at all", plan.request)).hint("meso-ps agents shows what there is")),
     }

@@ -277,7 +277,8 @@ impl Run {
             // A failure to leave is the leader's to find out: the session lapses.
             let _ = self.step(Event::Leave);
         }
-        false
+        // Whoever was never registered has left at once, and nothing more will happen.
+        self.left
     }
 
     fn step(&mut self, event: Event) -> Result<(), Failure> {
