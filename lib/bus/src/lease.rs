@@ -154,8 +154,9 @@ impl Leadership {
     pub async fn release(&self) -> bool {
         let mut standing = self.standing.clone();
         let released = async {
-            self.calls.send(Call::Release).await.is_ok()
-                && standing.wait_for(|standing| *standing == Standing::Released).await.is_ok()
+            // Who released already takes no more calls.
+            let _ = self.calls.send(Call::Release).await;
+            standing.wait_for(|standing| *standing == Standing::Released).await.is_ok()
         };
         timeout(Duration::from_millis(RELEASE_MS_MAX), released).await.unwrap_or(false)
     }
