@@ -87,7 +87,7 @@ for example in ??; do
             grep -Eq -e "$pattern" "$example.output" || echo "no line of its output matches: $pattern"
         done <"$example.says"
     } >"$example.failed"
-    [ ! -s "$example.failed" ] || { cat "$example" && echo '-- its output:' && cat "$example.output"; } >>"$example.failed"
+    [ ! -s "$example.failed" ] || { cat "$example" && echo '-- its output:' && head -n 40 "$example.output"; } >>"$example.failed"
     meso-ps -q | meso-kill -q --grace 100ms -w - >/dev/null 2>&1 || true
 done
 ALL
