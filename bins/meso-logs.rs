@@ -16,8 +16,8 @@ const AWAY_MS_MAX: u64 = 7 * 24 * 3_600_000;
 
 /// Print or follow the output of tasks
 ///
-/// Standard output and standard error go to ours, byte for byte. Of several tasks, each line stands behind the task's name. With -f it ends when
-/// the tasks end.
+/// Standard output and standard error go to ours, byte for byte; one of them alone goes to standard output. Of several tasks, each line stands
+/// behind the task's name. With -f it ends when the tasks end.
 #[derive(clap::Parser)]
 #[command(after_help = "Examples:\n  meso-logs @last\n  meso-logs -f -n 10 web\n  meso-logs --stderr task_7k3q9x2mfa | grep -i error")]
 struct Args {
@@ -45,6 +45,8 @@ struct Pipe {
     task: TaskId,
     follower: Follower,
     stream: Stream,
+    /// Which of our own it goes to.
+    to: Stream,
     tagger: Option<Tagger>,
 }
 
@@ -133,7 +135,7 @@ async fn open(leader: &Leader, found: &Found, stream: Stream, args: &Args, tagge
     if let Some(until) = until {
         follower.expect(until);
     }
-    Ok(Some(Pipe { task: update.task.clone(), follower, stream, tagger }))
+    Ok(Some(Pipe { task: update.task.clone(), follower, stream, to: if args.stderr { Stream::Stdout } else { stream }, tagger }))
 }
 
 fn bytes_of(update: &Update, stream: Stream) -> u64 {
@@ -150,7 +152,7 @@ fn ended(update: &Update) -> watch::Receiver<Option<Update>> {
 
 /// Copies an output to its end, which the task's end makes known.
 async fn copy(mut pipe: Pipe, mut end: watch::Receiver<Option<Update>>) -> Result<Written, Failure> {
-    let mut outlet = Outlet::of(pipe.stream)?;
+    let mut outlet = Outlet::of(pipe.to)?;
     loop {
         let bytes = tokio::select! {
             bytes = pipe.follower.next() => bytes?,

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 /// Questions under way at most while the task is ahead of its reader; their answers are all that is held in memory.
-const WINDOW_MAX: usize = 4;
+const WINDOW_MAX: usize = 16;
 /// The first question that waits for bytes to come is held so long, and each that brings none makes the next one longer: a question that
 /// dies with its agent is missed the sooner, the livelier the output was.
 const HOLD_MS_MIN: u64 = 1_000;

@@ -1,0 +1,204 @@
+//! The tools that look and act, on a real cluster: a bus, a master and agents as processes, under `meso-up --`
+//!
+//! Each test is a script on a cluster of its own. A line `check NAME EXPECTED GOT` that differs fails the test and shows both.
+use std::process::{Command, Stdio};
+
+/// What every script may use.
+const PRELUDE: &str = r#"
+set -u
+failures=0
+check() { if [ "$2" != "$3" ]; then failures=$((failures + 1)); printf 'not ok: %s\n  expected: %s\n  got:      %s\n' "$1" "$2" "$3" >&2; fi; }
+launch() { timeout 30 meso-launch -d -R cpus=0.1,mem=32M "$@"; }
+# Tries a command again until it is so; the script goes on in any case, and the check behind it tells.
+soon() { for _ in $(seq 100); do if "$@" > /dev/null 2>&1; then return; fi; sleep 0.1; done; }
+# One process of this cluster, by its command line: only children of the meso-up that runs this script are looked at.
+mine() {
+  for pid in $(cat /proc/$PPID/task/*/children); do
+    if tr '\0' ' ' 2>/dev/null < /proc/$pid/cmdline | grep -q -E -- "$1"; then echo "$pid"; return; fi
+  done
+}
+cd "$(mktemp -d)" || exit 1
+trap 'rm -rf "$PWD"; exit $failures' EXIT
+"#;
+
+/// Runs a script on a cluster of its own, and shows what it said if a check failed.
+fn on_a_cluster(agents: u32, script: &str) {
+    let output = Command::new("timeout")
+        .args(["120", env!("CARGO_BIN_EXE_meso-up"), "-q", "--agents", &agents.to_string(), "--", "bash", "-c", &format!("{PRELUDE}{script}")])
+        .stdin(Stdio::null())
+        .output()
+        .expect("coreutils and bash are there");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{} of a script\n{said}\n{}", output.status, String::from_utf8_lossy(&output.stdout));
+}
+
+/// Shows that meso-wait gives each task's own code, the highest of several, and its own codes for time and strangers.
+#[test]
+fn codes_of_tasks() {
+    on_a_cluster(
+        2,
+        r#"
+for code in 0 1 3 123 124 126 127 255; do
+  meso-wait -q "$(launch -- sh -c "exit $code")"; check "exit $code" $code $?
+done
+for signal in 1 2 9 13 15; do
+  meso-wait -q "$(launch -- sh -c "kill -$signal \$\$")"; check "signal $signal" $((128 + signal)) $?
+done
+said=$(meso-wait "$(launch -- no-such-command)" 2>&1); check 'no command' 127 $?
+check 'no command is said' 1 "$(grep -c 'not found' <<< "$said")"
+meso-wait -q "$(launch -- sh -c 'exit 3')" "$(launch -- sh -c 'exit 5')" "$(launch -- true)"; check 'the highest' 5 $?
+slow=$(launch --name slow -- sleep 60)
+meso-wait --timeout 200ms slow 2> said; check 'time over' 124 $?
+check 'who is still there' 1 "$(grep -c "still there: $slow" said)"
+any=$(meso-wait --any slow "$(launch --name quick -- sh -c 'exit 4')"); check 'any' 4 $?
+check 'the one that ended' "$(meso-ps -a -o tsv=name,id | sed -n 's/^quick\t//p')" "$any"
+meso-wait no-such-task 2> /dev/null; check 'a stranger' 125 $?
+launch -- sh -c 'exit 9' > /dev/null
+meso-wait @last; check 'my newest' 9 $?
+"#,
+    );
+}
+
+/// Shows that tasks are ended by id, name, prefix, @last and line, and that a refused one stops nobody else.
+#[test]
+fn killing() {
+    on_a_cluster(
+        2,
+        r#"
+a=$(launch --name web -- sleep 60)
+b=$(launch --name handler -- sh -c 'trap "exit 3" TERM; echo up; while :; do sleep 0.05; done')
+c=$(launch --name stubborn -- sh -c 'trap "" TERM; echo up; sleep 60')
+is_up() { meso-logs "$1" | grep -q up; }
+soon is_up handler; soon is_up stubborn
+check 'ids of those on their way' "$a" "$(meso-kill web no-such-task 2> said)"
+check 'the stranger is said' 1 "$(grep -c 'there is no no-such-task' said)"
+meso-kill no-such-task 2> /dev/null; check 'a refused one' 1 $?
+meso-wait -q "$a"; check 'ended by TERM' 143 $?
+meso-kill -q handler; check 'killed' 0 $?
+meso-wait -q "$b"; check 'its own code' 3 $?
+meso-kill handler 2> said; check 'ended already' 1 $?
+check 'ended already is said' 1 "$(grep -c "$b has ended already: killed" said)"
+check 'waits for the end' "$c" "$(meso-kill --grace 300ms --wait "$(printf %.12s "$c")")"
+check 'ended by KILL' 137 "$(meso-ps -a -o tsv=id,code | sed -n "s/^$c\t//p")"
+d=$(launch -- sleep 60); meso-kill -s USR1 "$d" > /dev/null; meso-wait "$d"; check 'a signal' 138 $?
+for i in 1 2 3; do launch -- sleep 60; done > ids
+{ cat ids; echo; echo 'a b'; } | meso-kill - > killed 2> said; check 'lines' 1 $?
+check 'each line' "$(sort ids)" "$(sort killed)"
+check 'the wrong line by its number' 1 "$(grep -c 'line 5: "a b" is neither' said)"
+meso-wait -q $(cat ids); check 'all of them' 143 $?
+e=$(launch -- sleep 60); echo "lost line" | { meso-kill "$e" > /dev/null; check 'stdin is left alone' 'lost line' "$(cat)"; }
+f=$(launch --framework keeper --name kept -- sh -c 'echo up; sleep 60'); soon is_up kept
+check 'a framework' keeper "$(meso-kill --framework keeper)"
+meso-wait -q "$f"; check 'its task ended' 143 $?
+meso-kill --framework keeper 2> /dev/null; check 'no such framework' 1 $?
+"#,
+    );
+}
+
+/// Shows that output is byte for byte, complete at both ends, of running and finished tasks, and each stream on its own.
+#[test]
+fn output() {
+    on_a_cluster(
+        2,
+        r#"
+a=$(launch -- sh -c 'head -c 20000000 /dev/urandom > f; cat f; sha256sum < f >&2; head -c 3000000 f >&2; printf "\nlast" >&2')
+meso-wait "$a"
+check 'all bytes' "$(meso-logs --stderr "$a" 2> /dev/null | head -c 64)" "$(meso-logs --stdout "$a" | sha256sum | cut -c1-64)"
+meso-logs "$a" > out 2> err
+check 'both at once' "$(head -c 64 err)" "$(sha256sum < out | cut -c1-64)"
+check 'the last line' last "$(meso-logs --stderr -n 1 "$a")"
+check 'no line' '' "$(meso-logs --stderr -n 0 "$a")"
+b=$(launch --name growing -- sh -c 'for i in $(seq 40); do head -c 500000 /dev/urandom > p; cat p; cat p >> f; done; sha256sum < f >&2; exit 3')
+meso-logs -f growing > out 2> err; check 'following ends' 0 $?
+check 'followed' "$(cut -c1-64 err)" "$(sha256sum < out | cut -c1-64)"
+for i in 1 2 3 4 5; do c=$(launch -- sh -c "echo short $i"); check "short $i" "short $i" "$(meso-logs -f "$c")"; done
+launch --name running -- sh -c 'echo one; echo two; echo three; sleep 60' > /dev/null
+has_written() { [ "$(meso-logs running | wc -l)" = 3 ]; }; soon has_written
+check 'a running one ends at what there is' 'two three' "$(meso-logs -n 2 running | xargs)"
+launch --name left -- sh -c 'echo 1; printf 2; echo 3 >&2' > /dev/null; launch --name right -- echo 4 > /dev/null; meso-wait left right
+check 'tags' 'left|1 left|2 left|3 right|4' "$(meso-logs left right 2>&1 | sort | xargs)"
+meso-logs no-such-task running > out 2> /dev/null; check 'a stranger' 1 $?
+check 'nothing is printed then' 0 "$(wc -c < out)"
+{ meso-logs --stdout "$a"; echo "code $?" >&2; } 2> code | head -c 10 > /dev/null; check 'a reader that leaves' 'code 0' "$(cat code)"
+"#,
+    );
+}
+
+/// Shows the listings: what is in them, in each form, and that a filter is one.
+#[test]
+fn listings() {
+    on_a_cluster(
+        2,
+        r#"
+id=$(timeout 30 meso-launch -d --name web -R cpus=0.5,mem=64M -- sleep 60); meso-wait -q "$(launch --name gone -- false)"
+check 'live tasks' "$id" "$(meso-ps -q)"
+check 'failed tasks' 'gone 1' "$(meso-ps --state failed -o tsv=name,code | xargs)"
+check 'all tasks' 2 "$(meso-ps -a -q | wc -l)"
+runs() { [ "$(meso-ps -o tsv=state)" = running ]; }; soon runs
+check 'the table' 'ID NAME STATE HOST CPUS MEM AGE EXIT' "$(meso-ps | head -1 | xargs)"
+check 'its row' "$id web running 0.5 64M -" "$(meso-ps | sed -n 2p | awk '{print $1, $2, $3, $5, $6, $8}')"
+check 'agents' '2 active' "$(meso-ps agents -o tsv=state | sort | uniq -c | xargs)"
+check 'an agent has less free' 1 "$(meso-ps agents -o jsonl | grep -c '"used":{"cpus":0.5,.*"mem":64,')"
+check 'masters' leading "$(meso-ps masters -o tsv=state)"
+check 'the kind is first' '"meso":"task/1" "meso":"agent/1" "meso":"master/1"' "$(for what in tasks agents masters; do meso-ps $what -o jsonl | head -1 | grep -o '"meso":"[a-z]*/1"'; done | xargs -d '\n')"
+for what in tasks agents masters frameworks offers; do for form in table wide json jsonl name tsv=id; do meso-ps $what -o $form > out 2> err; check "$what as $form" "0 0" "$? $(wc -c < err)"; done; done
+check 'one array' '[' "$(meso-ps -a -o json | head -1)"
+meso-ps -a -o json | head -c 1 > /dev/null; check 'a reader that leaves' 0 "${PIPESTATUS[0]}"
+check 'not mine' '' "$(meso-ps --mine --principal other -q)"
+meso-kill --principal other web > out 2> err; check 'not mine to kill' 1 $?
+check 'and it lives' running "$(meso-ps -o tsv=state)"
+meso-logs --principal other web 2> /dev/null; check 'not mine to read' 77 $?
+"#,
+    );
+}
+
+/// Shows that events come in order, that any place can be gone on from, and that kinds and times filter.
+#[test]
+fn events() {
+    on_a_cluster(
+        1,
+        r#"
+for i in 1 2 3; do meso-wait "$(launch --name "t$i" -- true)"; done
+meso-events > all
+seqs() { grep -o '"stream_seq":[0-9]*' "$1" | cut -d: -f2; }
+check 'in order' "$(seqs all | sort -n | uniq)" "$(seqs all)"
+check 'the end of each task' 3 "$(grep -c '^{"meso":"update/1",.*"state":"finished","final":true' all)"
+check 'the leader' 1 "$(grep -c '^{"meso":"event/1",.*"kind":"leader"' all)"
+middle=$(seqs all | sed -n 4p)
+meso-events --after "$middle" > rest
+check 'after' "$(tail -n +5 all)" "$(cat rest)"
+meso-events -n 2 > last
+check 'the last two' "$(tail -n 2 all)" "$(cat last)"
+check 'kinds add up' "$(wc -l < all)" "$(($(meso-events --kind tasks | wc -l) + $(meso-events --kind cluster | wc -l)))"
+check 'long ago' "$(wc -l < all)" "$(meso-events --since 1h | wc -l)"
+sleep 0.3; check 'just now' 0 "$(meso-events --since 100ms | wc -l)"
+timeout 20 meso-events -f --after "$(seqs all | tail -1)" > new & follower=$!
+id=$(launch -- sh -c 'exit 6'); soon grep "\"task\":\"$id\".*\"exit\":6" new
+check 'followed' 1 "$(grep -c "\"task\":\"$id\".*\"final\":true" new)"
+kill $follower
+meso-events | head -n 1 > /dev/null; check 'a reader that leaves' 0 "${PIPESTATUS[0]}"
+"#,
+    );
+}
+
+/// Shows that following and waiting go on, complete, while agent, master and bus are killed one after the other.
+#[test]
+fn through_faults() {
+    on_a_cluster(
+        1,
+        r#"
+id=$(launch --name ticker -- sh -c 'for i in $(seq 1 100); do echo $i; sleep 0.1; done; exit 9')
+meso-logs -f ticker > out 2> err & logs=$!
+meso-wait ticker & wait=$!
+soon test -s out
+agent=$(mine meso-agent); kill -9 "$agent"; sleep 1.5
+master=$(mine meso-master); kill -9 "$master"; sleep 1
+bus=$(mine nats-server); kill -9 "$bus"
+wait $logs; check 'following ends well' 0 $?
+wait $wait; check 'the code' 9 $?
+check 'every line, once, in order' "$(seq 1 100)" "$(cat out)"
+check 'nothing to say' '' "$(cat err)"
+meso-wait "$id"; check 'the record knows it' 9 $?
+"#,
+    );
+}
