@@ -1,7 +1,5 @@
 //! meso-master: keeps the books of the cluster and makes offers, or stands by to.
 
-#[path = "master/candidacy.rs"]
-mod candidacy;
 #[path = "master/host.rs"]
 mod host;
 #[path = "master/lead.rs"]

@@ -10,7 +10,7 @@ use meso_core::wire::io::{Told, What};
 use tokio::sync::mpsc;
 
 /// How much is read and sent at once, bytes.
-const PIECE_BYTES: usize = 256 * 1024;
+const PIECE_BYTES: usize = 56 * 1024;
 /// Pieces read ahead of what the task took.
 const AHEAD_MAX: usize = 2;
 /// How long the agent may be silent before we give up, as for output.

@@ -6,14 +6,14 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use meso_bus::driver::Outside;
+use meso_bus::lease::{EpochRaiser, Standing};
 use meso_bus::{Bucket, Bus, Message, Store};
 use meso_cli::{Failure, complain};
-use meso_core::master::{Caller, Effect, Event, Master, Reply};
+use meso_core::master::{Caller, Effect, Event, Master, Presence, Reply};
 use serde::Serialize;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::lead::Standing;
 
 /// How many callers may wait for an answer; the oldest are forgotten, and ask again.
 const CALLERS_MAX: usize = 100_000;
@@ -43,7 +43,7 @@ pub struct Host {
     registry: Bucket,
     revisions: BTreeMap<String, u64>,
     callers: Rc<RefCell<Callers>>,
-    raise: mpsc::Sender<u64>,
+    raise: EpochRaiser,
     standing: watch::Receiver<Standing>,
 }
 
@@ -57,7 +57,7 @@ pub enum Fatal {
 
 impl Host {
     /// Over the leader's connection; `revisions` are those of the registry as it was read.
-    pub fn new(bus: Bus, revisions: BTreeMap<String, u64>, callers: Rc<RefCell<Callers>>, raise: mpsc::Sender<u64>, standing: watch::Receiver<Standing>) -> Self {
+    pub fn new(bus: Bus, revisions: BTreeMap<String, u64>, callers: Rc<RefCell<Callers>>, raise: EpochRaiser, standing: watch::Receiver<Standing>) -> Self {
         let registry = Store::new(&bus).registry();
         Host { bus, registry, revisions, callers, raise, standing }
     }
@@ -152,7 +152,7 @@ impl Outside<Master> for Host {
                     self.publish(&subject, json(&invitation)).await;
                 }
                 Effect::RaiseAbove { epoch } => {
-                    let _ = self.raise.try_send(epoch);
+                    self.raise.raise_above(epoch).await;
                 }
             }
         }
@@ -192,6 +192,10 @@ pub fn event_of(bus: &Bus, callers: &Rc<RefCell<Callers>>, message: Message) -> 
         Address::Event { agent: Some(agent), .. } => {
             let update = serde_json::from_slice(&payload).ok()?;
             Some(Event::Status { agent, update: Box::new(update) })
+        }
+        Address::Standby { master } => {
+            let presence: Presence = serde_json::from_slice(&payload).ok()?;
+            (presence.master == master).then(|| Event::Standby { master, host: presence.host, version: presence.version })
         }
         _ => None,
     }

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use meso_bus::driver::{Clock, drive};
+use meso_bus::lease::{EpochRaiser, Standing};
 use meso_bus::{Bus, BusEvent, BusOptions, Store, Subscription};
 use meso_cli::{Failure, complain, report};
 use meso_core::master::{Config, Event, Master};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, sleep};
 
 use crate::host::{Callers, Fatal, Host, event_of};
 use crate::start::{random, wall_ms};
@@ -20,36 +21,6 @@ const EVENTS_MAX: usize = 16_384;
 const BEGIN_LIMIT: Duration = Duration::from_secs(5);
 /// How often the wall clock is looked at, for display.
 const CLOCK_EVERY: Duration = Duration::from_secs(10);
-
-/// What the lease says we are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Somebody else leads, or nobody.
-    Standby,
-    /// We lead under this epoch, until then if it is not renewed.
-    Leading {
-        /// The epoch.
-        epoch: u64,
-        /// By our own clock.
-        valid_until: Instant,
-    },
-    /// We must not act now, but may go on later.
-    Suspended {
-        /// The epoch.
-        epoch: u64,
-    },
-    /// The lease was given back: the process ends.
-    Released,
-}
-
-impl Standing {
-    fn epoch_now(self) -> Option<u64> {
-        match self {
-            Standing::Leading { epoch, valid_until } if Instant::now() < valid_until => Some(epoch),
-            _ => None,
-        }
-    }
-}
 
 /// What a term needs besides the lease.
 #[derive(Clone)]
@@ -63,7 +34,7 @@ pub struct Term {
 }
 
 /// Leads until the lease says otherwise.
-pub async fn lead(term: &Term, standing: &mut watch::Receiver<Standing>, raise: mpsc::Sender<u64>) {
+pub async fn lead(term: &Term, standing: &mut watch::Receiver<Standing>, raise: EpochRaiser) {
     let mut options = term.options.clone();
     options.reconnect = true;
     let begun = tokio::time::timeout(BEGIN_LIMIT, Bus::connect(&options, BEGIN_LIMIT)).await;
@@ -79,8 +50,8 @@ pub async fn lead(term: &Term, standing: &mut watch::Receiver<Standing>, raise: 
     bus.abandon().await;
 }
 
-async fn lead_on(term: &Term, bus: &Bus, standing: &mut watch::Receiver<Standing>, raise: mpsc::Sender<u64>) -> Result<(), Failure> {
-    let Some(mut epoch) = standing.borrow_and_update().epoch_now() else { return Ok(()) };
+async fn lead_on(term: &Term, bus: &Bus, standing: &mut watch::Receiver<Standing>, raise: EpochRaiser) -> Result<(), Failure> {
+    let Some(mut epoch) = standing.borrow_and_update().leads() else { return Ok(()) };
     let store = Store::new(bus);
     store.ensure(term.replicas).await?;
     let stored = store.registry().get_all().await?;
@@ -93,7 +64,7 @@ async fn lead_on(term: &Term, bus: &Bus, standing: &mut watch::Receiver<Standing
     let _ = to.try_send(Event::Lead { epoch, seed: [random()?, random()?], registry });
     let mut pumps = Pumps::default();
     let subjects = bus.subjects().clone();
-    for subject in [subjects.agent_calls(), subjects.framework_calls(), subjects.queries(), subjects.events()] {
+    for subject in [subjects.agent_calls(), subjects.framework_calls(), subjects.queries(), subjects.events(), subjects.standbys()] {
         let subscription = bus.subscribe(&subject).await?;
         pumps.add(pump(bus.clone(), subscription, Rc::clone(&callers), to.clone()));
     }

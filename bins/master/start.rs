@@ -2,23 +2,24 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use meso_bus::inbox_of;
+use bytes::Bytes;
+use meso_bus::lease::{Leadership, LeadershipOptions, Standing};
+use meso_bus::{Bus, inbox_of};
 use meso_cli::{Exit, Failure, VERSION, complain, io_text};
 use meso_core::duration::parse_duration;
-use meso_core::id::MasterId;
-use meso_core::lease::LeaseTimes;
-use meso_core::master::Config;
+use meso_core::id::{MasterId, Nonce};
+use meso_core::lease::{Candidate, LeaseTimes};
+use meso_core::master::{Config, Presence};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
 use tokio::time::Duration;
 
 use crate::Args;
-use crate::lead::{Standing, Term, lead};
+use crate::lead::{Term, lead};
 
-/// How many raises of the epoch may wait; more say nothing new.
-const RAISES_MAX: usize = 64;
-/// How long to wait for the lease to move on after a term that ended by itself.
-const BURN_WAIT: Duration = Duration::from_secs(5);
+/// How long at most until the lease is looked at again, should a change go unnoticed.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How often a master says that it is there.
+const PRESENCE_EVERY: Duration = Duration::from_secs(3);
 
 pub async fn run(args: Args) -> Result<Exit, Failure> {
     let access = args.bus.access()?;
@@ -46,54 +47,73 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     options.inbox = inbox_of(&master);
     options.name = format!("meso-master {host}");
     let term = Term { options: options.clone(), config, replicas: args.replicas };
-    let (raise, raised) = mpsc::channel(RAISES_MAX);
-    let (release, released) = watch::channel(false);
-    let (standing, mut watched) = watch::channel(Standing::Standby);
-    let candidacy = crate::candidacy::Candidacy { options, master: master.clone(), host, times, replicas: args.replicas };
-    let running = tokio::task::spawn_local(candidacy.run(standing, raised, released));
+    let candidate = Candidate { id: master.clone(), nonce: Nonce::fresh(random()?, random()?), host: host.clone(), since_ms: wall_ms() };
+    let asked = asked_to_end()?;
+    tokio::pin!(asked);
+    let standing_for = LeadershipOptions { bus: options, candidate, times, replicas: args.replicas, used_epoch: 0 };
+    let leadership = tokio::select! {
+        leadership = Leadership::start(standing_for, |error, pause_ms| complain(&format!("{error}; trying again in {pause_ms} ms"))) => leadership?,
+        () = &mut asked => return Ok(Exit::DONE),
+    };
     complain(&format!("master {master} stands by"));
-    on_end(release)?;
+    tell_presence(leadership.bus().clone(), &master, &host);
+    tokio::select! {
+        () = terms(&term, &leadership) => {}
+        () = asked => {}
+    }
+    // Whoever stands by leads at once; if the bus cannot be reached, the lease runs out by itself.
+    leadership.release().await;
+    Ok(Exit::DONE)
+}
 
+/// Leads whenever the lease says so. What ends a term burns its epoch: the next one is higher.
+async fn terms(term: &Term, leadership: &Leadership) {
+    let mut watched = leadership.standing();
     let mut burnt = 0;
     loop {
         let now = *watched.borrow_and_update();
         match now {
             Standing::Leading { epoch, .. } if epoch > burnt => {
                 complain(&format!("leading under epoch {epoch}"));
-                lead(&term, &mut watched.clone(), raise.clone()).await;
+                lead(term, &mut watched.clone(), leadership.raiser()).await;
                 burnt = burnt.max(epoch);
                 complain(&format!("no longer leading under epoch {epoch}"));
-                // The lease may still be ours: what ended this term burnt its epoch, so it has to be a higher one.
-                let _ = raise.try_send(epoch);
+                leadership.raiser().raise_above(burnt).await;
             }
-            Standing::Released => break,
+            Standing::Released => return,
             _ => {}
         }
-        if tokio::time::timeout(BURN_WAIT, watched.changed()).await.is_ok_and(|changed| changed.is_err()) {
-            break;
+        if tokio::time::timeout(LOOK_AGAIN, watched.changed()).await.is_ok_and(|changed| changed.is_err()) {
+            return;
         }
-    }
-    match running.await {
-        Ok(outcome) => outcome.map(|()| Exit::DONE),
-        Err(error) => Err(Failure::internal(format!("the lease: {error}"))),
     }
 }
 
-/// TERM and INT give the lease back, so that a standby leads at once.
-fn on_end(release: watch::Sender<bool>) -> Result<(), Failure> {
+/// Says regularly that this master is there, so that `meso-ps masters` can list standbys.
+fn tell_presence(bus: Bus, master: &MasterId, host: &str) {
+    let presence = Presence { master: master.clone(), host: host.to_owned(), version: VERSION.to_owned() };
+    let subject = bus.subjects().standby(master);
+    tokio::task::spawn_local(async move {
+        let payload = Bytes::from(serde_json::to_vec(&presence).expect("plain texts are JSON"));
+        loop {
+            // Nobody waits for it, and the next one comes soon.
+            let _ = bus.publish(&subject, payload.clone()).await;
+            tokio::time::sleep(PRESENCE_EVERY).await;
+        }
+    });
+}
+
+/// Ready when the process is asked to end.
+fn asked_to_end() -> Result<impl Future<Output = ()>, Failure> {
     let cannot = |error: std::io::Error| Failure::failed(format!("cannot listen for signals: {}", io_text(&error)));
     let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
-    tokio::task::spawn_local(async move {
+    Ok(async move {
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
         }
-        let _ = release.send(true);
-        // The receiver looks when it changes: keep the sender until the process ends.
-        std::future::pending::<()>().await;
-    });
-    Ok(())
+    })
 }
 
 /// The lease's times: measured ones for one server and for several, or as asked for.

@@ -52,6 +52,7 @@ pub enum Address {
     Lead,
     LeasePing { master: MasterId },
     LeaderPing,
+    Standby { master: MasterId },
 }
 
 /// Who sent a message, as far as the subject proves it
@@ -162,6 +163,15 @@ impl Subjects {
         self.join(&["lead"])
     }
 
+    /// A master says that it is there.
+    pub fn standby(&self, master: &MasterId) -> String {
+        self.join(&["standby", master.as_str()])
+    }
+
+    pub fn standbys(&self) -> String {
+        self.join(&["standby", "*"])
+    }
+
     pub fn lease_ping(&self, master: &MasterId) -> String {
         self.join(&["lease", "ping", master.as_str()])
     }
@@ -204,6 +214,7 @@ impl Subjects {
             },
             ["lead"] => Address::Lead,
             ["lease", "ping", master] => Address::LeasePing { master: MasterId::parse(master).ok()? },
+            ["standby", master] => Address::Standby { master: MasterId::parse(master).ok()? },
             ["lease", "leader"] => Address::LeaderPing,
             _ => return None,
         })
@@ -217,7 +228,7 @@ impl Subjects {
             | Address::Query { principal, .. }
             | Address::Io { principal, .. } => Some(Caller::Principal(principal.to_string())),
             Address::Command { .. } | Address::LeasePing { .. } | Address::LeaderPing => Some(Caller::Master),
-            Address::Push { .. } | Address::Event { .. } | Address::Lead => None,
+            Address::Push { .. } | Address::Event { .. } | Address::Lead | Address::Standby { .. } => None,
         }
     }
 

@@ -172,6 +172,17 @@ pub enum Reply {
     Rows(Box<Rows>),
 }
 
+/// What a master says of itself while it lives, so that the leader can list it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Presence {
+    /// The master.
+    pub master: MasterId,
+    /// Its machine.
+    pub host: String,
+    /// Its version.
+    pub version: String,
+}
+
 /// What happened, for operators; kept in the event stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Happening {

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{Nonce, TaskId};
 
-/// The most bytes of output or input in one message; with its header it stays below the server's 1 MiB.
-pub const CHUNK_BYTES_MAX: usize = 896 * 1024;
+/// The most bytes of output or input in one message. The server copies messages that are larger than what it reads at
+/// once (64 KiB) into buffers of their own: larger pieces were slower, smaller ones cost more requests.
+pub const CHUNK_BYTES_MAX: usize = 56 * 1024;
 
 /// The longest time an agent holds a request open for bytes to come, milliseconds.
 pub const HOLD_MS_MAX: u64 = 10_000;
