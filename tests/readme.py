@@ -66,13 +66,15 @@ def main():
     with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as readme:
         steps = transcripts(readme.read())
     mark = "-- step "
-    script = "".join(f"echo '{mark}{number}'\n{command}\n" for number, command, _ in steps)
+    # A command sees the exit code of the one before it.
+    script = f"mark() {{ local code=$?; echo \"{mark}$1\"; return $code; }}\n"
+    script += "".join(f"mark {number}\n{command}\n" for number, command, _ in steps)
     with tempfile.TemporaryDirectory(prefix="meso-readme.") as folder:
         path = os.path.join(folder, "script")
         with open(path, "w", encoding="utf-8") as out:
             out.write(script)
         ran = subprocess.run(
-            ["meso-up", "-q", "--agents", "2", "--", "bash", path],
+            ["meso-up", "-q", "--agents", "2", "-R", "cpus=2,mem=2G", "--", "bash", path],
             cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LIMIT_S, check=False,
         )
     printed = {}
