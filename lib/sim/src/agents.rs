@@ -130,7 +130,7 @@ impl World {
         let machine = Agent::recover(config, local_ms, records);
         site.secret = Some(secret);
         if site.disk.is_long() && self.plant != Plant::NoSync {
-            site.disk.rewrite(&[machine.head(), machine.snapshot()]);
+            site.disk.rewrite(&machine.snapshot());
             self.tally.add(Count::LogRewritten);
         } else {
             site.disk.append(&[machine.head()]);

@@ -108,11 +108,15 @@ impl World {
         wire.out_cut = false;
         wire.in_cut = false;
         self.story.tell(self.now_ms, || format!("{site:?} is connected again"));
-        if let Site::Master(which) = site
-            && !one_way
-        {
-            self.master_notices(which, cuts, false);
-            self.master_notices(which, cuts, true);
+        if let Site::Master(which) = site {
+            // What was still to be noticed of the cut is noticed now, or when the process moves again.
+            let wire = &mut self.wires[site.index()];
+            wire.cuts += 1;
+            let cuts = wire.cuts;
+            if !one_way {
+                self.agenda.enter(self.now_ms, Item::Notice(which, cuts, false));
+            }
+            self.agenda.enter(self.now_ms, Item::Notice(which, cuts, true));
         }
         let waited = std::mem::take(&mut self.wires[site.index()].outbox);
         for (to, msg) in waited {

@@ -245,13 +245,13 @@ impl World {
                 }
                 self.story.tell(self.now_ms, || format!("master {which}: {} {}", happening.kind, happening.message));
             }
+            // An invitation commands nothing: a leader whose store was lost learns by it that its epoch is an old one.
             Effect::Invite(invitation) => {
-                self.judge.acts(which, run, epoch);
                 for agent in 0..self.agents.len() {
                     self.send(here, Site::Agent(agent), Msg::Invite(invitation.clone()));
                 }
             }
-            Effect::RaiseAbove { epoch } => self.lease_event(which, lease::Event::HigherEpochSeen { epoch }),
+            Effect::RaiseAbove { epoch } => self.lease_event(which, lease::Event::RaiseAbove { epoch }),
         }
     }
 

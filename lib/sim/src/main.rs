@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use meso_sim::story::STORY_LINES_MAX;
 use meso_sim::{Plan, Plant, Tally, World};
 
 /// Seeds of `--rate`: enough for some seconds.
@@ -11,7 +12,7 @@ const RATE_SEEDS: std::ops::Range<u64> = 0..400;
 /// Seeds tried for each planted bug.
 const PLANT_SEEDS: u64 = 400;
 
-const USAGE: &str = "usage: meso-sim [--calm] [--plant BUG] (--seed N | --seeds FROM..TO | --rate | --plants)";
+const USAGE: &str = "usage: meso-sim [--calm] [--plant BUG] [--lines N] (--seed N | --seeds FROM..TO | --rate | --plants)";
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1)) {
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
 fn run(mut args: impl Iterator<Item = String>) -> Result<bool, String> {
     let mut plant = Plant::None;
     let mut calm = false;
+    let mut lines_max = STORY_LINES_MAX;
     let mut what = None;
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value"));
@@ -36,6 +38,7 @@ fn run(mut args: impl Iterator<Item = String>) -> Result<bool, String> {
                 let word = value()?;
                 plant = Plant::parse(&word).ok_or(format!("there is no planted bug {word:?}"))?;
             }
+            "--lines" => lines_max = usize::try_from(number(&value()?)?).map_err(|error| error.to_string())?,
             "--seed" => {
                 let seed = number(&value()?)?;
                 what = Some(seed..seed + 1);
@@ -51,7 +54,7 @@ fn run(mut args: impl Iterator<Item = String>) -> Result<bool, String> {
         }
     }
     let seeds = what.ok_or("no seed is given")?;
-    many(seeds, calm, plant).map_err(|error| error.to_string())
+    many(seeds, calm, plant, lines_max).map_err(|error| error.to_string())
 }
 
 fn number(text: &str) -> Result<u64, String> {
@@ -63,17 +66,17 @@ fn plan_of(seed: u64, calm: bool) -> Plan {
 }
 
 /// Runs seeds until one breaks an invariant; tells its story.
-fn many(seeds: std::ops::Range<u64>, calm: bool, plant: Plant) -> io::Result<bool> {
+fn many(seeds: std::ops::Range<u64>, calm: bool, plant: Plant, lines_max: usize) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     let mut tally = Tally::default();
     let (mut steps, mut simulated_ms) = (0, 0);
     for seed in seeds.clone() {
-        let outcome = World::new(plan_of(seed, calm), plant, false).run();
+        let outcome = World::new(plan_of(seed, calm), plant, 0).run();
         steps += outcome.steps;
         simulated_ms += outcome.simulated_ms;
         tally.join(&outcome.tally);
         if let Some(violation) = outcome.violation {
-            let mut world = World::new(plan_of(seed, calm), plant, true);
+            let mut world = World::new(plan_of(seed, calm), plant, lines_max);
             world.run();
             writeln!(out, "seed {seed}: {:?}", plan_of(seed, calm))?;
             for line in world.story.lines() {
@@ -94,7 +97,7 @@ fn rate() -> io::Result<bool> {
     let mut steps = 0;
     let mut simulated_ms = 0;
     for seed in RATE_SEEDS {
-        let outcome = World::new(Plan::of(seed), Plant::None, false).run();
+        let outcome = World::new(Plan::of(seed), Plant::None, 0).run();
         steps += outcome.steps;
         simulated_ms += outcome.simulated_ms;
     }
@@ -113,7 +116,7 @@ fn plants() -> io::Result<bool> {
         let mut failing = 0;
         let mut first = None;
         for seed in 0..PLANT_SEEDS {
-            if let Some(violation) = World::new(Plan::of(seed), *plant, false).run().violation {
+            if let Some(violation) = World::new(Plan::of(seed), *plant, 0).run().violation {
                 failing += 1;
                 first.get_or_insert((seed, violation.law));
             }

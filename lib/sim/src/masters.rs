@@ -84,12 +84,12 @@ impl MasterSite {
     }
 
     /// When its machines want to be woken, true time.
-    pub fn wants_ms(&self) -> Option<u64> {
+    pub fn wants_ms(&self, now_ms: u64) -> Option<u64> {
         if !self.alive {
             return None;
         }
         let asked = self.asked.iter().map(|(at_ms, _)| *at_ms).min();
-        let machine = if self.writing.is_none() && self.machine.epoch().is_some() { self.machine.deadline() } else { None };
+        let machine = if self.writing.is_none() && self.acts(now_ms).is_some() { self.machine.deadline() } else { None };
         let writing = self.writing.as_ref().map(|(_, _, by_ms, _)| *by_ms);
         let local = [self.lease.deadline(), machine].into_iter().flatten().min().map(|at_ms| self.clock.true_ms(at_ms));
         [asked, writing, self.reading, local].into_iter().flatten().min()
@@ -174,7 +174,7 @@ impl World {
             self.read_docs(which);
         }
         let site = &self.masters[which];
-        if site.alive && site.writing.is_none() && site.machine.epoch().is_some() && site.machine.deadline().is_some_and(|at_ms| at_ms <= local_ms) {
+        if site.alive && site.writing.is_none() && site.acts(now_ms).is_some() && site.machine.deadline().is_some_and(|at_ms| at_ms <= local_ms) {
             self.master_event(which, Event::Tick);
         }
     }
@@ -213,6 +213,9 @@ impl World {
             }
             lease::Effect::Cas { attempt, expect, record } => {
                 self.masters[which].asked.push((give_up, lease::Event::CasUnknown { attempt }));
+                if self.masters[which].epoch != Some(record.epoch) {
+                    self.story.tell(self.now_ms, || format!("master {which} would lead under epoch {} over revision {expect}", record.epoch));
+                }
                 self.send(here, Site::Bus, Msg::Lease(which, run, LeaseAsk::Cas { attempt, expect, record: Box::new(record) }));
             }
             lease::Effect::Ping { attempt, holder } => {

@@ -120,8 +120,8 @@ pub struct World {
 }
 
 impl World {
-    /// The cluster of a plan, with a planted bug or none.
-    pub fn new(plan: Plan, plant: Plant, told: bool) -> Self {
+    /// The cluster of a plan, with a planted bug or none; the last so many events are told.
+    pub fn new(plan: Plan, plant: Plant, lines_max: usize) -> Self {
         let mut seed = Seed::new([plan.seed.wrapping_add(0x1234_5678_9abc), !plan.seed]);
         for _ in 0..4 {
             seed.draw();
@@ -150,7 +150,7 @@ impl World {
             waiting: HashMap::new(),
             callers: 0,
             tally: Tally::default(),
-            story: Story::new(told),
+            story: Story::new(lines_max),
             steps: 0,
             steps_here: 0,
             trace: 0,
@@ -176,6 +176,9 @@ impl World {
             self.happen(item);
         }
         if !self.converged {
+            for (which, master) in self.masters.iter().enumerate() {
+                self.story.tell(self.now_ms, || format!("master {which}: alive {}, listens {}, {:?}", master.alive, master.listens(), master.lease));
+            }
             let why = self.unsettled().unwrap_or_else(|| "nothing is left to happen".to_owned());
             self.judge.fail(law::LIVENESS, || format!("{} s after the faults: {why}", CONVERGE_MS / 1000));
         }
@@ -216,6 +219,13 @@ impl World {
         if let Some(site) = target(&item) {
             let until_ms = self.frozen_ms[site.index()];
             if until_ms > self.now_ms {
+                if matches!(item, Item::Wake(_)) {
+                    let wake = &mut self.wakes[site.index()];
+                    if *wake != Some(self.now_ms) {
+                        return;
+                    }
+                    *wake = Some(until_ms);
+                }
                 self.agenda.enter(until_ms, item);
                 return;
             }
@@ -268,7 +278,7 @@ impl World {
     /// Enters the next wake-up of a site, if it is earlier than the one that is entered.
     pub(crate) fn schedule(&mut self, site: Site) {
         let at_ms = match site {
-            Site::Master(which) => self.masters[which].wants_ms(),
+            Site::Master(which) => self.masters[which].wants_ms(self.now_ms),
             Site::Agent(which) => self.agents[which].wants_ms(),
             Site::Client(which) => self.clients[which].wants_ms(),
             Site::Bus => None,
