@@ -1,0 +1,136 @@
+//! Agents and supervisors that die
+
+use std::collections::BTreeMap;
+
+use crate::cluster::{Cluster, Contained, Gate, Shape};
+use crate::process::{Ran, is_alive, parent_of, signal, until};
+
+/// The exit codes in a report, by index.
+fn codes_of(cluster: &Cluster) -> BTreeMap<u64, u64> {
+    let value = |line: &String| serde_json::from_str::<serde_json::Value>(line).expect("it is JSON");
+    let lines = cluster.lines_of("report");
+    let codes: BTreeMap<u64, u64> = lines.iter().map(value).map(|line| (line["index"].as_u64().expect("a number"), line["code"].as_u64().expect("a number"))).collect();
+    assert_eq!(codes.len(), lines.len(), "each once");
+    codes
+}
+
+/// An agent dies under a hundred tasks; half of them end while it is away.
+fn killed_under_load(contained: Contained) {
+    if !contained.is_possible() {
+        return;
+    }
+    const TASKS: u64 = 100;
+    let mut cluster = Cluster::with(Shape { contained, agents: vec!["cpus=10,mem=4G,disk=1G"], ..Shape::default() });
+    let (mut odd, mut even) = (Gate::new(&cluster, "gate1"), Gate::new(&cluster, "gate0"));
+    let (report, pids) = (cluster.text_path("report"), cluster.text_path("pids"));
+    let door = odd.text().strip_suffix('1').expect("it ends so").to_owned();
+    let command = format!("echo $$ $MESO_INDEX >>{pids}; echo out $MESO_INDEX; : <{door}$((MESO_INDEX % 2)); exit $((MESO_INDEX % 50))");
+    let run = cluster.launching(&["-n", &TASKS.to_string(), "-R", "cpus=0.1,mem=16M", "--report", &report, "-c", &command]);
+    until("all tasks run", || cluster.lines_of("pids").len() == TASKS as usize);
+    let pid_of = |line: &String| line.split_once(' ').and_then(|(pid, index)| Some((pid.parse::<u32>().ok()?, index.parse::<u64>().ok()?))).expect("two numbers");
+    let before: Vec<(u32, u64)> = cluster.lines_of("pids").iter().map(pid_of).collect();
+
+    cluster.kill_agent(0);
+    odd.open();
+    until("the half of them ended", || before.iter().filter(|(_, index)| index % 2 == 1).all(|(pid, _)| !is_alive(*pid)));
+    cluster.start_agent(0);
+    until("it says what it found", || cluster.agent_log(0).contains("found 100 tasks of before"));
+    assert!(before.iter().filter(|(_, index)| index % 2 == 0).all(|(pid, _)| is_alive(*pid)), "those that run were left alone");
+    even.open();
+    let Ran { code, out, err } = run.finish();
+    assert_eq!(code, 49, "{err}");
+    assert_eq!(codes_of(&cluster), (1..=TASKS).map(|index| (index, index % 50)).collect());
+    let mut numbers: Vec<u64> = String::from_utf8_lossy(&out).lines().map(|line| line.strip_prefix("out ").and_then(|number| number.parse().ok()).expect("a whole line")).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=TASKS).collect::<Vec<_>>(), "all of the output");
+    assert_eq!(cluster.lines_of("pids").len(), TASKS as usize, "none ran twice");
+    cluster.until_idle();
+}
+
+/// Shows that an agent killed under a hundred tasks in cgroups finds them again and reports what ended meanwhile.
+#[test]
+fn killed_under_load_in_cgroups() {
+    killed_under_load(Contained::Cgroups);
+}
+
+/// Shows the same of tasks in process groups, of an agent that may nothing.
+#[test]
+fn killed_under_load_as_nobody() {
+    killed_under_load(Contained::Nobody);
+}
+
+/// Shows that a task whose output is followed lives through its agent's death, and that not a byte of it is lost or repeated.
+#[test]
+fn output_across_a_restart() {
+    let mut cluster = Cluster::start();
+    let mut gate = Gate::new(&cluster, "gate");
+    let mut run = cluster.launching(&["-c", &format!("seq 1 50000; echo half; : <{}; seq 50001 100000; exit 6", gate.text())]);
+    run.until_line("half");
+    cluster.kill_agent(0);
+    gate.open();
+    cluster.start_agent(0);
+    let lines = run.finish().expect(6).lines();
+    let numbers: Vec<u32> = lines.iter().filter(|line| *line != "half").map(|line| line.parse().expect("a whole line")).collect();
+    assert_eq!(numbers, (1..=100_000).collect::<Vec<_>>());
+}
+
+/// Shows that a task whose supervisor is killed dies with it, and is tried again, for that is no fault of its own.
+#[test]
+fn a_killed_supervisor() {
+    for contained in [Contained::Cgroups, Contained::Processes] {
+        let Some(cluster) = Cluster::contained(contained) else { continue };
+        let pids = cluster.text_path("pids");
+        let command = format!("echo $$ >>{pids}; [ $MESO_ATTEMPT = 2 ] || exec sleep 1000; echo done");
+        let run = cluster.launching(&["-c", &command]);
+        until("it runs", || cluster.lines_of("pids").len() == 1);
+        let task: u32 = cluster.lines_of("pids")[0].parse().expect("a number");
+        assert!(signal(parent_of(task), "KILL"));
+        until("the task is gone", || !is_alive(task));
+        assert_eq!(run.finish().expect(0).text(), "done\n", "{contained:?}");
+        assert_eq!(cluster.lines_of("pids").len(), 2);
+
+        std::fs::remove_file(&pids).expect("it was written");
+        let run = cluster.launching(&["--retries-lost", "0", "-c", &command]);
+        until("it runs", || cluster.lines_of("pids").len() == 1);
+        let task: u32 = cluster.lines_of("pids")[0].parse().expect("a number");
+        assert!(signal(parent_of(task), "KILL"));
+        let ran = run.finish().expect(125);
+        assert!(ran.err.contains("is dropped: ") && ran.err.contains("supervisor"), "{}", ran.err);
+        assert!(!is_alive(task));
+        cluster.until_idle();
+    }
+}
+
+/// Shows that tasks are placed on the other agent while one is away, and on both when it is back.
+#[test]
+fn one_of_two() {
+    let mut cluster = Cluster::with(Shape {
+        agents: vec!["cpus=2,mem=1G,disk=1G"; 2],
+        master_args: vec!["--agent-beat", "300ms", "--agent-timeout", "2s"],
+        ..Shape::default()
+    });
+    cluster.kill_agent(1);
+    until("it counts as unreachable", || cluster.tool("meso-ps", &["agents", "--state", "unreachable", "-q"]).lines().len() == 1);
+    let hosts = cluster.launch(&["-n", "10", "-c", "echo $MESO_HOST"]).expect(0).lines();
+    assert_eq!(hosts, vec!["host0"; 10]);
+    cluster.start_agent(1);
+    cluster.until_agents(2);
+    let on = cluster.launch(&["--on", "host1", "-c", "echo $MESO_HOST"]).expect(0);
+    assert_eq!(on.text(), "host1\n");
+}
+
+/// Shows that a task on an agent that is away is waited for, and that its end is known when the agent is back.
+#[test]
+fn a_task_on_an_unreachable_agent() {
+    let mut cluster = Cluster::with(Shape { master_args: vec!["--agent-beat", "300ms", "--agent-timeout", "2s"], ..Shape::default() });
+    let mut gate = Gate::new(&cluster, "gate");
+    let mut run = cluster.launching(&["-c", &format!("echo ready; : <{}; exit 8", gate.text())]);
+    run.until_line("ready");
+    cluster.kill_agent(0);
+    until("the task counts as unreachable", || cluster.tool("meso-ps", &["--state", "unreachable", "-q"]).lines().len() == 1);
+    assert!(!run.has_ended());
+    gate.open();
+    cluster.start_agent(0);
+    let ran = run.finish().expect(8);
+    assert!(ran.err.contains("waiting for it"), "{}", ran.err);
+}

@@ -1,0 +1,167 @@
+//! Buses and masters that die under load: every task ends, none runs twice
+
+use crate::cluster::{Cluster, Shape};
+use crate::process::{Ran, Running, until};
+
+/// How many tasks are under way in each of these tests
+const TASKS: usize = 300;
+
+/// Starts tasks that each leave a line in a file, in one write that no other can come between.
+fn load(cluster: &Cluster) -> Running {
+    let command = format!("echo $MESO_INDEX >>{}; echo $MESO_INDEX", cluster.text_path("witness"));
+    cluster.launching(&["-n", &TASKS.to_string(), "-j", "20", "-R", "cpus=0.2,mem=16M", "-c", &command])
+}
+
+/// Waits until some tasks have run.
+fn until_ran(cluster: &Cluster, count: usize) {
+    until("tasks run", || cluster.lines_of("witness").len() >= count);
+}
+
+/// Every task ran exactly once, and all its output came exactly once.
+#[track_caller]
+fn expect_each_once(cluster: &Cluster, run: Running) {
+    let Ran { code, out, err } = run.finish();
+    assert_eq!(code, 0, "{err}");
+    let sorted = |lines: &[String]| {
+        let mut numbers: Vec<usize> = lines.iter().map(|line| line.parse().expect("a number alone")).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    let all: Vec<usize> = (1..=TASKS).collect();
+    let (ran, printed) = (sorted(&cluster.lines_of("witness")), sorted(&String::from_utf8_lossy(&out).lines().map(str::to_owned).collect::<Vec<_>>()));
+    assert_eq!(ran, all, "each ran once");
+    assert_eq!(printed, all, "each was printed once");
+    cluster.until_idle();
+}
+
+/// Shows that a bus which is killed and started again loses no task and repeats none.
+#[test]
+fn the_bus() {
+    let mut cluster = Cluster::with(Shape { agents: vec!["cpus=2,mem=1G,disk=1G"; 2], ..Shape::default() });
+    let run = load(&cluster);
+    until_ran(&cluster, 40);
+    cluster.bus.kill().expect("it runs");
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    cluster.bus.restart().expect("it starts again");
+    until_ran(&cluster, 120);
+    cluster.bus.restart().expect("it starts again");
+    expect_each_once(&cluster, run);
+    cluster.expect_all_alive();
+}
+
+/// Shows that a bus which stands still for a while loses no task and repeats none.
+#[test]
+fn a_bus_that_stands_still() {
+    let mut cluster = Cluster::start();
+    let run = load(&cluster);
+    until_ran(&cluster, 40);
+    cluster.bus.pause().expect("it runs");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    cluster.bus.resume().expect("it is stopped");
+    expect_each_once(&cluster, run);
+    cluster.expect_all_alive();
+}
+
+/// Shows that a bus which loses all that it stored is filled again, and loses no task and repeats none.
+#[test]
+fn a_bus_without_memory() {
+    let mut cluster = Cluster::start();
+    let run = load(&cluster);
+    until_ran(&cluster, 40);
+    cluster.bus.kill().expect("it runs");
+    cluster.bus.wipe().expect("it is ours");
+    cluster.bus.restart().expect("it starts again");
+    expect_each_once(&cluster, run);
+    cluster.expect_all_alive();
+}
+
+/// A cluster whose standby takes over as soon as it may.
+fn with_standby() -> Cluster {
+    Cluster::with(Shape { masters: 2, agents: vec!["cpus=2,mem=1G,disk=1G"; 2], master_args: vec!["--lease", "4s"], ..Shape::default() })
+}
+
+/// Shows that a standby takes over from a leader that is killed, and that no task is lost or repeated.
+#[test]
+fn a_killed_leader() {
+    let mut cluster = with_standby();
+    let leader = cluster.leader();
+    let run = load(&cluster);
+    until_ran(&cluster, 40);
+    cluster.kill_master(leader);
+    expect_each_once(&cluster, run);
+    assert_eq!(cluster.leader(), 1 - leader);
+    cluster.expect_all_alive();
+}
+
+/// Shows that a leader which is asked to end hands over, and that no task is lost or repeated.
+#[test]
+fn a_leader_that_hands_over() {
+    let mut cluster = with_standby();
+    let leader = cluster.leader();
+    let run = load(&cluster);
+    until_ran(&cluster, 40);
+    cluster.stop_master(leader);
+    until_ran(&cluster, 120);
+    cluster.start_master(leader);
+    until("there are two again", || cluster.tool("meso-ps", &["masters", "-q"]).lines().len() == 2);
+    expect_each_once(&cluster, run);
+    assert_eq!(cluster.leader(), 1 - leader);
+}
+
+/// Shows that a leader which stands still and comes back to find another one does no harm.
+#[test]
+fn a_leader_that_stands_still() {
+    let mut cluster = with_standby();
+    let leader = cluster.leader();
+    let run = load(&cluster);
+    until_ran(&cluster, 40);
+    let pid = cluster.master_pid(leader);
+    assert!(crate::process::signal(pid, "STOP"));
+    until_ran(&cluster, 150);
+    assert!(crate::process::signal(pid, "CONT"));
+    expect_each_once(&cluster, run);
+    assert_eq!(cluster.leader(), 1 - leader);
+    cluster.expect_all_alive();
+}
+
+/// Shows that tasks run on without any master, and that one which is started again finds them all.
+#[test]
+fn a_master_alone() {
+    let mut cluster = Cluster::with(Shape { master_args: vec!["--lease", "4s"], ..Shape::default() });
+    let steady = cluster.launching(&["-c", "echo ready; trap 'exit 11' USR1; while :; do sleep 0.05; done"]);
+    until("it runs", || steady.out() == "ready\n");
+    let run = load(&cluster);
+    until_ran(&cluster, 40);
+    cluster.kill_master(0);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    cluster.start_master(0);
+    expect_each_once_beside(&cluster, run);
+    steady.signal("USR1");
+    steady.finish().expect(11);
+    cluster.until_idle();
+}
+
+/// The same while another task runs on.
+#[track_caller]
+fn expect_each_once_beside(cluster: &Cluster, run: Running) {
+    let Ran { code, err, .. } = run.finish();
+    assert_eq!(code, 0, "{err}");
+    let mut numbers: Vec<usize> = cluster.lines_of("witness").iter().map(|line| line.parse().expect("a number alone")).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=TASKS).collect::<Vec<_>>(), "each ran once");
+}
+
+/// Shows that agents, a master and a launcher come one after the other in any order, also before there is a bus.
+#[test]
+fn before_the_bus() {
+    let mut cluster = Cluster::start();
+    cluster.kill_agent(0);
+    cluster.kill_master(0);
+    cluster.bus.kill().expect("it runs");
+    cluster.start_agent(0);
+    cluster.start_master(0);
+    until("the agent says that there is no bus", || cluster.agent_log(0).contains("no bus at "));
+    cluster.bus.restart().expect("it starts again");
+    cluster.launch(&["--", "true"]).expect(0);
+    cluster.expect_all_alive();
+}
