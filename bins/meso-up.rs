@@ -79,7 +79,7 @@ fn main() -> ExitCode {
 async fn up(args: Args) -> Result<Exit, Failure> {
     let has_command = !args.command.is_empty();
     let spec = ClusterSpec {
-        name: Name::parse(&args.cluster).map_err(|e| Failure::usage(format!("--cluster: {e}")))?,
+        name: Name::parse(&args.cluster).map_err(|e| Failure::usage(format!("--cluster: {e}")).hint("--cluster default"))?,
         masters: args.masters,
         agents: args.agents,
         resources: args.resources,

@@ -228,31 +228,24 @@ impl Cluster {
     /// # Errors
     /// `Failed`: something is left, and where.
     pub async fn take_down(mut self, hurry: impl Future<Output = ()>) -> Result<(), Failure> {
-        let mut forced = false;
         let groups = [std::mem::take(&mut self.agents), std::mem::take(&mut self.masters), self.bus.take().into_iter().collect()];
         let mut hurry = std::pin::pin!(hurry);
         let mut is_hurried = false;
+        let tell = |kept: &Kept, is_hurried: bool| if is_hurried { kept.kill() } else { kept.stop() };
         for mut group in groups {
-            let tell = |kept: &Kept, is_hurried: bool| if is_hurried { kept.kill() } else { kept.stop() };
             group.iter().for_each(|kept| tell(kept, is_hurried));
-            let mut killed = false;
             while let Some(kept) = group.last_mut() {
                 tokio::select! {
-                    was_killed = kept.ended() => {
-                        killed |= was_killed;
-                        group.pop();
-                    }
+                    () = kept.ended() => drop(group.pop()),
                     () = &mut hurry, if !is_hurried => {
                         is_hurried = true;
                         group.iter().for_each(|kept| tell(kept, true));
                     }
                 }
             }
-            forced |= killed;
         }
-        if forced || self.state.is_temporary() {
-            self.state.kill_tasks();
-        }
+        // An agent that had to be killed could not end its tasks.
+        self.state.kill_tasks();
         self.state.close()
     }
 

@@ -66,7 +66,7 @@ pub(super) struct Death {
 #[derive(Debug)]
 pub(super) struct Kept {
     wish: watch::Sender<Wish>,
-    keeper: JoinHandle<bool>,
+    keeper: JoinHandle<()>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,25 +97,25 @@ impl Kept {
         self.wish.send_replace(Wish::Kill);
     }
 
-    /// Waits until it has ended; says whether it had to be killed.
-    pub(super) async fn ended(&mut self) -> bool {
+    /// Waits until it has ended.
+    pub(super) async fn ended(&mut self) {
         // The task ends only by returning; if it panicked the frame says so.
-        (&mut self.keeper).await.unwrap_or(true)
+        let _ = (&mut self.keeper).await;
     }
 }
 
-async fn keep(spec: KeptSpec, mut wish: watch::Receiver<Wish>, deaths: mpsc::Sender<Death>) -> bool {
+async fn keep(spec: KeptSpec, mut wish: watch::Receiver<Wish>, deaths: mpsc::Sender<Death>) {
     let mut pause_ms = PAUSE_MS;
     loop {
         let began = Instant::now();
         let (how, code) = match spec.spawn() {
             Ok(mut child) => match attend(&mut child, &mut wish, spec.stop_ms).await {
-                (status, killed) if *wish.borrow() != Wish::Run => {
+                _ if *wish.borrow() != Wish::Run => {
                     spec.forget();
-                    return killed || status.is_none();
+                    return;
                 }
-                (Some(status), _) => (how_text(status), status.code()),
-                (None, _) => ("was lost".to_owned(), None),
+                Some(status) => (how_text(status), status.code()),
+                None => ("was lost".to_owned(), None),
             },
             Err(e) => (format!("cannot be started: {}", io_text(&e)), None),
         };
@@ -127,19 +127,19 @@ async fn keep(spec: KeptSpec, mut wish: watch::Receiver<Wish>, deaths: mpsc::Sen
         let _ = deaths.try_send(Death { name: spec.name.clone(), how, code, pause_ms, log: spec.log.clone() });
         tokio::select! {
             () = sleep(Duration::from_millis(pause_ms)) => {}
-            _ = wish.changed() => return false,
+            _ = wish.changed() => return,
         }
         pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
     }
 }
 
-/// Waits for the end of a process, and brings it about when that is wished; says whether it had to be killed.
-async fn attend(child: &mut Child, wish: &mut watch::Receiver<Wish>, stop_ms: u64) -> (Option<ExitStatus>, bool) {
+/// Waits for the end of a process, and brings it about when that is wished; gives how it ended, if the system says so.
+async fn attend(child: &mut Child, wish: &mut watch::Receiver<Wish>, stop_ms: u64) -> Option<ExitStatus> {
     let mut killed = false;
     let mut deadline = None;
     loop {
         tokio::select! {
-            status = child.wait() => return (status.ok(), killed),
+            status = child.wait() => return status.ok(),
             heard = wish.changed(), if !killed => match (heard, *wish.borrow()) {
                 (Ok(()), Wish::Run) => {}
                 (Ok(()), Wish::Stop) => {
