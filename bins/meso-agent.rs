@@ -59,6 +59,7 @@ struct Args {
 }
 
 fn main() -> std::process::ExitCode {
+    meso_cage::machine::keep_freed_memory();
     meso_cli::main(meso_cli::tool!(Plain), agent)
 }
 

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use meso_bus::{Address, Bus, Message};
 use meso_cage::{Cage, CageError, OutputReader, OutputWatch, StdinReply, StdinSocket, Stream as CageStream};
 use meso_core::id::TaskId;
-use meso_core::wire::io::{Ask, CHUNK_BYTES_MAX, HOLD_MS_MAX, Stream, Told, What};
+use meso_core::wire::io::{ALIVE_MS, Ask, CHUNK_BYTES_MAX, HOLD_MS_MAX, Stream, Told, What};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::{Duration, Instant, timeout};
 
 use crate::ready::register;
@@ -24,6 +24,8 @@ const HELD_MAX: usize = 4096;
 const READER_STEP_BYTES: u64 = 4 << 20;
 /// How often the supervisor is told that a reader lives, milliseconds.
 const READER_SAYS_MS: u64 = 5_000;
+/// A reader that follows and says nothing for so long, with its credit used up, is gone, milliseconds.
+const READER_SILENT_MS: u64 = 30_000;
 /// How long a write waits for a task that does not read, milliseconds; the caller asks again.
 const WRITE_HOLD_MS: u64 = 5_000;
 /// How many opened outputs are kept ready for the next request.
@@ -38,6 +40,8 @@ pub struct Io {
     said: RefCell<BTreeMap<(String, Stream), (u64, Instant)>>,
     inputs: RefCell<BTreeMap<String, Rc<Mutex<Input>>>>,
     turns: Rc<Semaphore>,
+    /// How far those who follow an output may be sent, by where their answers go.
+    follows: RefCell<BTreeMap<String, watch::Sender<u64>>>,
 }
 
 /// The way into one task.
@@ -46,6 +50,16 @@ struct Input {
     socket: Option<AsyncFd<StdinSocket>>,
     taken: u64,
     closed: bool,
+}
+
+fn payload(told: &Told, bytes: &[u8]) -> Bytes {
+    let mut payload = serde_json::to_vec(told).unwrap_or_default();
+    if matches!(told, Told::Bytes { .. }) {
+        payload.reserve(bytes.len() + 1);
+        payload.push(b'\n');
+        payload.extend_from_slice(bytes);
+    }
+    Bytes::from(payload)
 }
 
 fn no(code: &str, message: impl Into<String>) -> Told {
@@ -62,7 +76,7 @@ fn of(stream: Stream) -> CageStream {
 impl Io {
     /// A server over the agent's containers.
     pub fn new(bus: Bus, cage: Arc<Cage>, retained: Rc<Retained>) -> Rc<Self> {
-        Rc::new(Io { bus, cage, retained, readers: RefCell::default(), said: RefCell::default(), inputs: RefCell::default(), turns: Rc::new(Semaphore::new(HELD_MAX)) })
+        Rc::new(Io { bus, cage, retained, readers: RefCell::default(), said: RefCell::default(), inputs: RefCell::default(), turns: Rc::new(Semaphore::new(HELD_MAX)), follows: RefCell::default() })
     }
 
     /// Takes one request; it is answered when there is something to say.
@@ -75,24 +89,55 @@ impl Io {
                 Some(at) => (message.payload.slice(..at), message.payload.slice(at + 1..)),
                 None => (message.payload.clone(), Bytes::new()),
             };
-            let (told, bytes) = match serde_json::from_slice::<Ask>(&head) {
+            let asked = serde_json::from_slice::<Ask>(&head);
+            if let Ok(Ask { what: What::More { inbox, upto }, .. }) = &asked {
+                if let Some(credit) = this.follows.borrow().get(inbox) {
+                    credit.send_if_modified(|old| std::mem::replace(old, (*upto).max(*old)) < *upto);
+                }
+                return;
+            }
+            let (told, bytes) = match asked {
                 Err(error) => (no("bad_request", error.to_string()), Vec::new()),
                 Ok(ask) => match this.retained.owner(&ask.task) {
                     None => (no("unknown_task", format!("task {} is not known here, or its output is no longer kept", ask.task)), Vec::new()),
                     Some(owner) if owner.principal != principal && ask.token.as_ref() != Some(&owner.token) => {
                         (no("not_yours", format!("task {} belongs to another principal", ask.task)), Vec::new())
                     }
-                    Some(owner) => this.answer(owner, ask, body).await,
+                    Some(owner) => match &ask.what {
+                        What::Follow { stream, offset, credit, follow } => return this.follow(&message, &owner, *stream, *offset, *credit, *follow).await,
+                        _ => this.answer(owner, ask, body).await,
+                    },
                 },
             };
-            let mut payload = serde_json::to_vec(&told).unwrap_or_default();
-            if matches!(told, Told::Bytes { .. }) {
-                payload.reserve(bytes.len() + 1);
-                payload.push(b'\n');
-                payload.extend_from_slice(&bytes);
-            }
-            let _ = this.bus.answer(&message, Bytes::from(payload)).await;
+            let _ = this.bus.answer(&message, payload(&told, &bytes)).await;
         });
+    }
+
+    /// Sends an output as it comes, until its end, or until the reader says no more.
+    async fn follow(&self, message: &Message, owner: &Owner, stream: Stream, offset: u64, credit: u64, holds: bool) {
+        let Some(inbox) = message.reply.clone() else { return };
+        let (credited, mut credit) = watch::channel(offset.saturating_add(credit));
+        self.follows.borrow_mut().insert(inbox.clone(), credited);
+        let mut at = offset;
+        loop {
+            let silent = Duration::from_millis(READER_SILENT_MS);
+            if !matches!(timeout(silent, credit.wait_for(|upto| *upto > at)).await, Ok(Ok(_))) {
+                break;
+            }
+            let outcome = self.read(owner, stream, at, CHUNK_BYTES_MAX as u32, ALIVE_MS, holds).await;
+            let (told, bytes) = outcome.unwrap_or_else(|message| (no("io", message), Vec::new()));
+            let last = match &told {
+                Told::Bytes { offset, end } => {
+                    at = offset + bytes.len() as u64;
+                    *end
+                }
+                _ => true,
+            };
+            if self.bus.answer(message, payload(&told, &bytes)).await.is_err() || last {
+                break;
+            }
+        }
+        self.follows.borrow_mut().remove(&inbox);
     }
 
     async fn answer(&self, owner: Owner, ask: Ask, body: Bytes) -> (Told, Vec<u8>) {
@@ -101,6 +146,7 @@ impl Io {
                 Ok((told, bytes)) => (told, bytes),
                 Err(message) => (no("io", message), Vec::new()),
             },
+            What::Follow { .. } | What::More { .. } => (no("bad_request", "this is not answered once"), Vec::new()),
             What::Size { stream } => (self.size(&owner, stream), Vec::new()),
             What::Write { offset, end } => (self.write(&ask.task, &owner, offset, &body, end).await, Vec::new()),
             What::Signal { signal } => (self.signal(&owner, signal).await, Vec::new()),

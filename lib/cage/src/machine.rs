@@ -41,6 +41,22 @@ pub fn starttime(pid: i32) -> io::Result<u64> {
     after.and_then(|fields| fields.split(' ').nth(19)?.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// Has the allocator keep what is freed, up to 64 MiB, instead of giving it back to the kernel and asking again
+///
+/// An agent that serves output fills and frees buffers all the time. Each page that was given back costs a fault
+/// when it is used again, which was most of what serving output cost.
+#[allow(unsafe_code)] // the allocator is set by a call that only the C library has
+pub fn keep_freed_memory() {
+    const KEPT_BYTES: libc::c_int = 64 << 20;
+    const AT_ONCE_BYTES: libc::c_int = 1 << 20;
+    const LARGE_BYTES: libc::c_int = 4 << 20;
+    for (parameter, bytes) in [(libc::M_TRIM_THRESHOLD, KEPT_BYTES), (libc::M_TOP_PAD, AT_ONCE_BYTES), (libc::M_MMAP_THRESHOLD, LARGE_BYTES)] {
+        // SAFETY: mallopt only sets a number inside the allocator. It is called before other threads are started.
+        // Where it refuses the number, everything works as before, only slower.
+        unsafe { libc::mallopt(parameter, bytes) };
+    }
+}
+
 /// Whether we may do everything
 pub fn privileged() -> bool {
     unistd::geteuid().is_root()

@@ -1,16 +1,16 @@
 //! One output of one task, from an offset to its end: in order, complete, and as fast as the bus carries it
 use crate::{
     Failure,
-    client::task_io::{REPLY_MS, TaskIo, may_know_later, pause},
+    client::task_io::{REPLY_MS, TaskIo, may_know_later, pause, read_answer},
     complain,
 };
 use bytes::Bytes;
-use meso_bus::BusError;
-use meso_core::wire::io::{CHUNK_BYTES_MAX, HOLD_MS_MAX, Stream, Told, What};
+use meso_bus::{BusError, Subscription};
+use meso_core::wire::io::{ALIVE_MS, CHUNK_BYTES_MAX, HOLD_MS_MAX, Stream, Told, What};
 use std::{collections::VecDeque, time::Duration};
 use tokio::{
     task::JoinHandle,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 /// Questions under way at most while the task is ahead of its reader; their answers are all that is held in memory.
@@ -22,6 +22,13 @@ const HOLD_MS_MIN: u64 = 1_000;
 const MARGIN_MS: u64 = 1_000;
 /// How long an agent may be silent before a reader gives up, unless told otherwise.
 const PATIENCE_MS: u64 = 30_000;
+
+/// How far ahead of its reader a flow may be, in bytes: what is held in memory at most.
+const FLOW_BYTES: u64 = 4 << 20;
+/// Less than this is asked for rather than let flow, in bytes.
+const FLOW_BYTES_MIN: u64 = 512 << 10;
+/// A flow in which not even a sign of life comes for so long is broken.
+const FLOW_SILENT_MS: u64 = 2 * ALIVE_MS + REPLY_MS;
 
 /// Reads one output of one task.
 pub struct Follower {
@@ -46,6 +53,19 @@ pub struct Follower {
     /// Since when the agent is silent, or does not know the task; a reader that is slow itself does not count against it.
     silent_since: Option<Instant>,
     lost_bytes: u64,
+    /// The output as it comes, while there is much of it.
+    flow: Option<Flow>,
+    /// A flow that broke is not tried again: question by question always works.
+    may_flow: bool,
+    /// The last answer was full, and much may follow.
+    is_behind: bool,
+}
+
+/// All bytes from an offset on, as far as our credit reaches: much quicker than question by question.
+struct Flow {
+    messages: Subscription,
+    inbox: String,
+    upto: u64,
 }
 
 /// A question under way.
@@ -81,6 +101,9 @@ impl Follower {
             idle: 0,
             silent_since: None,
             lost_bytes: 0,
+            flow: None,
+            may_flow: true,
+            is_behind: false,
         }
     }
 
@@ -130,7 +153,18 @@ impl Follower {
         loop {
             if self.ended || self.total.is_some_and(|total| self.at >= total) {
                 self.flights.clear();
+                self.flow = None;
                 return Ok(None);
+            }
+            if self.flow.is_some() {
+                if let Some(bytes) = self.next_of_flow().await {
+                    return Ok(Some(bytes));
+                }
+                continue;
+            }
+            if self.may_flow && self.is_behind {
+                self.open_flow().await;
+                continue;
             }
             self.ask();
             let Some(flight) = self.flights.front_mut() else { return Ok(None) };
@@ -140,6 +174,63 @@ impl Follower {
             let outcome = outcome.map_err(|_| Failure::internal("a question to an agent was lost"))?;
             if let Some(bytes) = self.take(&flight, outcome)? {
                 return Ok(Some(bytes));
+            }
+        }
+    }
+
+    /// Asks for everything at once. Dropped halfway, nothing has changed.
+    async fn open_flow(&mut self) {
+        let bus = self.io.bus.clone();
+        let inbox = bus.new_inbox();
+        let upto = self.at + FLOW_BYTES;
+        let opened = async {
+            let messages = bus.subscribe(&inbox).await?;
+            let what = What::Follow { stream: self.stream, offset: self.at, credit: FLOW_BYTES, follow: self.holds_output };
+            self.io.tell(&what, Some(&inbox)).await?;
+            Ok::<_, BusError>(messages)
+        };
+        match opened.await {
+            Ok(messages) => {
+                self.flights.clear();
+                self.flow = Some(Flow { messages, inbox, upto });
+            }
+            Err(_) => self.may_flow = false,
+        }
+        self.is_behind = false;
+    }
+
+    /// The next bytes of the flow; nothing if there were none, or if it broke and questions take over.
+    async fn next_of_flow(&mut self) -> Option<Bytes> {
+        let flow = self.flow.as_mut()?;
+        if flow.upto < self.at + FLOW_BYTES / 2 {
+            // Before anything is taken: dropped here, it is only said again.
+            let upto = self.at + FLOW_BYTES;
+            let what = What::More { inbox: flow.inbox.clone(), upto };
+            if self.io.tell(&what, None).await.is_ok() {
+                flow.upto = upto;
+            }
+        }
+        let message = timeout(Duration::from_millis(FLOW_SILENT_MS), flow.messages.next()).await;
+        let told = match message {
+            Ok(Some(message)) => read_answer(&message.payload),
+            _ => None,
+        };
+        match told {
+            Some((Told::Bytes { offset, end }, bytes)) if offset == self.at => {
+                self.at += bytes.len() as u64;
+                self.silent_since = None;
+                (self.failures, self.idle) = (0, 0);
+                if end {
+                    self.ended = true;
+                    self.note_loss_at_end();
+                }
+                (!bytes.is_empty()).then_some(bytes)
+            }
+            // The agent is gone, something is missing, or was rotated away: ask, which finds out.
+            _ => {
+                self.flow = None;
+                self.restart();
+                None
             }
         }
     }
@@ -215,6 +306,7 @@ impl Follower {
     /// Brings the questions under way in line with what was read.
     fn line_up(&mut self, was_full: bool) {
         self.window = if was_full || self.total.is_some() { WINDOW_MAX } else { 1 };
+        self.is_behind = was_full && self.total.is_none_or(|total| total.saturating_sub(self.at) > FLOW_BYTES_MIN);
         match self.flights.front().map(|flight| flight.from) {
             None => self.ask_at = self.at,
             Some(from) if from == self.at => {}

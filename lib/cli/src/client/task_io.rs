@@ -28,6 +28,13 @@ pub struct TaskIo {
     pub token: Option<Nonce>,
 }
 
+/// An answer taken apart: its header, and the bytes behind it; none if it is none.
+pub(crate) fn read_answer(answer: &Bytes) -> Option<(Told, Bytes)> {
+    let end = answer.iter().position(|byte| *byte == HEADER_END).unwrap_or(answer.len());
+    let told = serde_json::from_slice(&answer[..end]).ok()?;
+    Some((told, answer.slice((end + 1).min(answer.len())..)))
+}
+
 impl TaskIo {
     /// Asks once; the bytes are those behind the header of the answer.
     ///
@@ -42,9 +49,21 @@ impl TaskIo {
             payload.extend_from_slice(bytes);
         }
         let answer = self.bus.request(&subject, payload.into(), limit).await?;
-        let end = answer.iter().position(|byte| *byte == HEADER_END).unwrap_or(answer.len());
-        let told = serde_json::from_slice(&answer[..end]).map_err(|_| BusError::Protocol { what: format!("the answer of {}", self.agent) })?;
-        Ok((told, answer.slice((end + 1).min(answer.len())..)))
+        read_answer(&answer).ok_or_else(|| BusError::Protocol { what: format!("the answer of {}", self.agent) })
+    }
+
+    /// Says something that is not answered once: answers go to the inbox, if there is one, as they come.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    pub async fn tell(&self, what: &What, inbox: Option<&str>) -> Result<(), BusError> {
+        let subject = self.bus.subjects().io(&self.agent, &self.principal, "ask");
+        let ask = Ask { task: self.task.clone(), token: self.token.clone(), what: what.clone() };
+        let payload = serde_json::to_vec(&ask).map_err(|_| BusError::Protocol { what: "a question to an agent".into() })?;
+        match inbox {
+            Some(inbox) => self.bus.publish_with_reply(&subject, inbox, payload.into()).await,
+            None => self.bus.publish(&subject, payload.into()).await,
+        }
     }
 
     /// Asks until the agent answers, or has not for `patience`: it may be starting again.

@@ -107,6 +107,9 @@ impl TestAgent {
 async fn answer(own: &Bus, question: &Message, output: &Mutex<Output>, news: &Notify) {
     let ask: Ask = serde_json::from_slice(&question.payload).expect("it is a question");
     output.lock().expect("no test panics holding it").asked += 1;
+    if let What::Follow { offset, .. } = ask.what {
+        return flow(own, question, output, news, offset).await;
+    }
     let wait = match &ask.what {
         What::Read { wait_ms, .. } => Duration::from_millis(*wait_ms),
         _ => Duration::ZERO,
@@ -132,6 +135,29 @@ async fn answer(own: &Bus, question: &Message, output: &Mutex<Output>, news: &No
     sent.expect("it is connected and small enough");
 }
 
+/// Sends everything as it comes, without a look at the credit.
+async fn flow(own: &Bus, question: &Message, output: &Mutex<Output>, news: &Notify, offset: u64) {
+    let mut at = offset;
+    loop {
+        let changed = news.notified();
+        let read = What::Read { stream: Stream::Stdout, offset: at, max: 50_000, wait_ms: 0, follow: false };
+        let told = tell(&read, &output.lock().expect("no test panics holding it"));
+        match told {
+            Some((told, bytes)) => {
+                let mut payload = serde_json::to_vec(&told).expect("it has a JSON form");
+                payload.push(b'\n');
+                payload.extend(&bytes);
+                own.respond(question, "me", Bytes::from(payload)).await.expect("it is connected and small enough");
+                match told {
+                    Told::Bytes { offset, end: false } => at = offset + bytes.len() as u64,
+                    _ => return,
+                }
+            }
+            None => changed.await,
+        }
+    }
+}
+
 /// The answer there is now, if there is one.
 fn tell(what: &What, output: &Output) -> Option<(Told, Vec<u8>)> {
     if let Some((code, message)) = &output.refusal {
@@ -146,6 +172,7 @@ fn tell(what: &What, output: &Output) -> Option<(Told, Vec<u8>)> {
             let end = output.ended && from + bytes.len() as u64 >= last;
             (!bytes.is_empty() || end).then_some((Told::Bytes { offset: from, end }, bytes))
         }
+        What::Follow { .. } | What::More { .. } => None,
         What::Size { .. } => Some((Told::Size { first: output.first, last, end: output.ended }, Vec::new())),
         What::Write { offset, .. } => Some((Told::Taken { offset: *offset, closed: false }, Vec::new())),
         What::Signal { .. } => Some((Told::Taken { offset: 0, closed: false }, Vec::new())),

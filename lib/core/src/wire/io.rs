@@ -11,6 +11,9 @@ pub const CHUNK_BYTES_MAX: usize = 56 * 1024;
 /// The longest time an agent holds a request open for bytes to come, milliseconds.
 pub const HOLD_MS_MAX: u64 = 10_000;
 
+/// How often an agent says that there is nothing new, to one who follows, milliseconds.
+pub const ALIVE_MS: u64 = 5_000;
+
 /// Which of a task's two outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -50,6 +53,25 @@ pub enum What {
         /// Whether the reader is one that output waits for.
         #[serde(default)]
         follow: bool,
+    },
+    /// All bytes from an offset on, as they come: many answers to one question, as far as the credit reaches.
+    Follow {
+        /// Which output.
+        stream: Stream,
+        /// From where, in bytes since the task began.
+        offset: u64,
+        /// How many bytes may be sent before `more` is said.
+        credit: u64,
+        /// Whether the reader is one that output waits for.
+        #[serde(default)]
+        follow: bool,
+    },
+    /// Extends the credit of a `follow`; not answered.
+    More {
+        /// Where the answers of the `follow` go.
+        inbox: String,
+        /// Bytes up to here may be sent.
+        upto: u64,
     },
     /// Where the output stands: for `meso-logs -n`.
     Size {
