@@ -200,3 +200,69 @@ impl Shelf {
         self.tasks.get(&chosen.id).cloned().ok_or_else(|| NotOne::NotFound(chosen.id.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::sample::update;
+    use crate::client::testleader::TestLeader;
+    use meso_core::id::AgentId;
+    use meso_core::task::TaskState;
+    use meso_core::wire::query::Rows;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn row(id: &str, name: &str, state: TaskState) -> TaskRow {
+        let mut update = update(id, state);
+        update.name = Some(name.parse().expect("a name"));
+        TaskRow { update, token: None }
+    }
+
+    async fn find(cluster: &TestLeader, text: &str) -> Result<String, String> {
+        let selectors = [text.parse().expect("it could be an id or a name")];
+        match find_tasks(&cluster.leader(), &selectors, LIMIT).await.expect("it leads").remove(0) {
+            Ok(found) => Ok(format!("{} {}", found.update.task, found.update.state)),
+            Err(not_one) => Err(not_one.to_string()),
+        }
+    }
+
+    /// Shows who wins: a living task over an ended one of its name, the leader over the record, the end over what came before it.
+    #[tokio::test]
+    async fn living_ended_recorded() {
+        let cluster = TestLeader::with_record().await;
+        let rows = vec![row("task_live", "web", TaskState::Running), row("task_past", "web", TaskState::Failed), row("task_twin1", "twin", TaskState::Killed), row("task_twin2", "twin", TaskState::Killed)];
+        cluster
+            .answer_queries(move |query| {
+                let fits = |row: &&TaskRow| row.update.task.as_str().starts_with(&query.prefix) || row.update.name.as_ref().is_some_and(|name| name.as_str().starts_with(&query.prefix));
+                Rows::Tasks { page: rows.iter().filter(fits).cloned().collect(), next: String::new() }
+            })
+            .await;
+        let mut old = row("task_old", "ancient", TaskState::Running).update;
+        cluster.record(&old).await;
+        (old.state, old.is_final, old.exit, old.seq) = (TaskState::Finished, true, Some(0), 4);
+        cluster.record(&old).await;
+        // Another agent speaks of the same task: it may publish that, and is not believed.
+        let mut lie = old.clone();
+        (lie.state, lie.seq) = (TaskState::Failed, 9);
+        cluster.record_as(&AgentId::parse("agent_2").expect("an id"), &lie).await;
+
+        assert_eq!(find(&cluster, "web").await.as_deref(), Ok("task_live running"));
+        assert_eq!(find(&cluster, "task_past").await.as_deref(), Ok("task_past failed"));
+        assert_eq!(find(&cluster, "@last").await.map(|found| found.starts_with("task_")), Ok(true));
+        assert!(find(&cluster, "twin").await.is_err_and(|why| why.starts_with("twin may be any of 2: task_twin1")));
+        for text in ["task_old", "ancient", "task_ol"] {
+            assert_eq!(find(&cluster, text).await.as_deref(), Ok("task_old finished"), "{text}");
+        }
+        assert_eq!(find(&cluster, "nobody").await, Err("there is no nobody".to_owned()));
+    }
+
+    /// Shows that without a leader the record still tells of the ended, and that silence is never taken for "no such task".
+    #[tokio::test]
+    async fn without_a_leader() {
+        let cluster = TestLeader::with_record().await;
+        cluster.record(&update("task_old", TaskState::Finished)).await;
+        let ask = async |text: &str| find_tasks(&cluster.leader(), &[text.parse().expect("an id")], Duration::from_millis(300)).await;
+        assert!(ask("task_old").await.expect("the record tells").remove(0).is_ok());
+        assert!(ask("task_new").await.is_err_and(|failure| failure.what().starts_with("no master answered on nats://")));
+    }
+}

@@ -267,3 +267,68 @@ fn to_json(message: &impl serde::Serialize) -> Result<Bytes, Failure> {
 fn not_understood() -> Failure {
     Failure::failed("the leader's answer is not understood").hint("the same version of meso everywhere")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::sample::update;
+    use crate::client::testleader::TestLeader;
+    use meso_core::task::TaskState;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn kill() -> Call {
+        Call::Kill { tasks: vec![], grace_ms: None }
+    }
+
+    /// Shows that nobody is no failure but a value, soon after the limit, and that one who comes in time is found.
+    #[tokio::test]
+    async fn a_leader_is_waited_for() {
+        let cluster = TestLeader::start().await;
+        let leader = cluster.leader();
+        assert_eq!(leader.call(&kill(), Duration::from_millis(300)).await.expect("the bus is there"), None);
+        let call = kill();
+        let answered = leader.call(&call, LIMIT);
+        let comes = async {
+            sleep(Duration::from_millis(250)).await;
+            cluster.answer_calls(|_| Answer::Done {}).await;
+        };
+        assert_eq!(tokio::join!(answered, comes).0.expect("the bus is there"), Some(Answer::Done {}));
+    }
+
+    /// Shows that a refusal that asks for patience is asked again, and that a verdict is handed on as it is.
+    #[tokio::test]
+    async fn patience_and_verdicts() {
+        let cluster = TestLeader::start().await;
+        let asked = AtomicUsize::new(0);
+        let codes = [RefusalCode::NotLeading, RefusalCode::Recovering, RefusalCode::Busy, RefusalCode::NotYours];
+        cluster
+            .answer_calls(move |_| {
+                let code = codes[asked.fetch_add(1, Ordering::SeqCst).min(3)];
+                Answer::Refused(Refusal::new(code, "why"))
+            })
+            .await;
+        let answer = cluster.leader().call(&kill(), LIMIT).await.expect("the bus is there");
+        assert_eq!(answer, Some(Answer::Refused(Refusal::new(RefusalCode::NotYours, "why"))));
+    }
+
+    /// Shows that a table comes whole out of its pages, and that a leader that never ends is not followed for ever.
+    #[tokio::test]
+    async fn pages() {
+        let cluster = TestLeader::start().await;
+        cluster
+            .answer_queries(|query| {
+                let number: u32 = query.from.parse().unwrap_or(0);
+                let row = TaskRow { update: update(&format!("task_{number}"), TaskState::Running), token: None };
+                let next = if query.prefix == "loop" { "1".to_owned() } else if number == 3 { String::new() } else { (number + 1).to_string() };
+                Rows::Tasks { page: vec![row], next }
+            })
+            .await;
+        let leader = cluster.leader();
+        let ids: Vec<String> = leader.tasks("", LIMIT).await.expect("it leads").iter().map(|row| row.update.task.to_string()).collect();
+        assert_eq!(ids, ["task_0", "task_1", "task_2", "task_3"]);
+        assert!(leader.tasks("loop", LIMIT).await.is_err_and(|failure| failure.what().contains("not understood")));
+        assert!(leader.agents(LIMIT).await.is_err(), "another table than was asked for");
+    }
+}

@@ -12,6 +12,8 @@ mod tail;
 mod task_io;
 #[cfg(test)]
 pub(crate) mod testagent;
+#[cfg(test)]
+pub(crate) mod testleader;
 mod verdict;
 mod watch;
 
