@@ -22,6 +22,8 @@ const HEARTBEAT_MS: u64 = 5_000;
 const SILENCE_MS_MAX: u64 = 12_000;
 /// The server forgets a reader that asked for nothing this long
 const FORGET_MS: u64 = 60_000;
+/// How far back reading begins when the store lost what we have read last: its clock may be off
+const OVERLAP_MS: u64 = 10_000;
 /// Pause between two attempts to go on after an interruption
 const RETRY_MS: u64 = 250;
 const NS_PER_MS: u64 = 1_000_000;
@@ -57,7 +59,8 @@ pub enum Item {
     Event(StoredEvent),
     /// Everything recorded before the reading began has been read; said once.
     CaughtUp,
-    /// The store was lost and made anew: sequences begin again, and so does the reading.
+    /// The store lost what was read last, and gives its sequences anew. Reading goes on with what
+    /// was recorded since then; some of it may have been read before.
     Reset,
 }
 
@@ -66,13 +69,22 @@ pub struct EventReader {
     bus: Bus,
     stream: String,
     filter: String,
-    start: Start,
+    begin: Begin,
     link: watch::Receiver<Link>,
     consumer: Option<Consumer>,
-    /// Everything up to this sequence was read, or is before our start.
-    floor: Option<u64>,
     caught_up: bool,
     ready: VecDeque<Item>,
+}
+
+/// Where the next consumer begins
+#[derive(Clone, Debug)]
+enum Begin {
+    At(Start),
+    /// Behind this message, which we have read: it is asked for once more, and if it is not the
+    /// same, the store lost it and gave its sequence to another.
+    Behind { seq: u64, time_ns: u64 },
+    /// With what was recorded from this moment on, by the clock of the server.
+    Since(String),
 }
 
 struct Consumer {
@@ -85,13 +97,15 @@ struct Consumer {
     demanded: u64,
     /// Connections lost when it was made.
     drops: u64,
+    /// The message that must come first, sequence and time.
+    known: Option<(u64, u64)>,
 }
 
 /// What a message says about its own place
 struct Place {
     seq: u64,
     delivery: u64,
-    time_ms: u64,
+    time_ns: u64,
     pending: u64,
 }
 
@@ -101,10 +115,9 @@ impl EventReader {
             bus: bus.clone(),
             stream: stream.to_owned(),
             filter: filter.to_owned(),
-            start,
+            begin: Begin::At(start),
             link: bus.link(),
             consumer: None,
-            floor: if let Start::After(seq) = start { Some(seq) } else { None },
             caught_up: false,
             ready: VecDeque::new(),
         };
@@ -180,22 +193,41 @@ impl EventReader {
         let Some(consumer) = &mut self.consumer else { return };
         let Some(place) = message.reply.as_ref().and_then(|reply| parse_place(reply)) else { return };
         if place.delivery != consumer.delivered + 1 {
-            // Something between the server and us was dropped; read it again from the floor.
+            // Something between the server and us was dropped; read it again.
             self.consumer = None;
             return;
         }
         consumer.delivered = place.delivery;
         consumer.demanded = consumer.demanded.saturating_sub(1);
-        self.floor = Some(place.seq);
-        self.ready.push_back(Item::Event(StoredEvent {
-            seq: place.seq,
-            subject: message.subject.to_string(),
-            payload: message.payload,
-            time_ms: place.time_ms,
-        }));
+        match consumer.known.take() {
+            Some(known) if known == (place.seq, place.time_ns) => {}
+            Some(_) => return self.begin_anew(),
+            None => {
+                self.begin = Begin::Behind { seq: place.seq, time_ns: place.time_ns };
+                self.ready.push_back(Item::Event(StoredEvent {
+                    seq: place.seq,
+                    subject: message.subject.to_string(),
+                    payload: message.payload,
+                    time_ms: place.time_ns / NS_PER_MS,
+                }));
+            }
+        }
         if place.pending == 0 {
             self.say_caught_up();
         }
+    }
+
+    /// The store is not the one we read: it was lost, or lost its end. Goes on with what was
+    /// recorded since, and rather says something twice than not at all.
+    fn begin_anew(&mut self) {
+        self.begin = match &self.begin {
+            Begin::Behind { time_ns, .. } => Begin::Since(rfc3339_ns(time_ns.saturating_sub(OVERLAP_MS * NS_PER_MS))),
+            Begin::At(Start::New | Start::After(_)) => Begin::At(Start::All),
+            other => other.clone(),
+        };
+        self.consumer = None;
+        self.caught_up = false;
+        self.ready.push_back(Item::Reset);
     }
 
     fn say_caught_up(&mut self) {
@@ -218,15 +250,23 @@ impl EventReader {
             "inactive_threshold": FORGET_MS * NS_PER_MS,
             "max_deliver": -1,
         });
-        config["deliver_policy"] = json!(match (self.floor, self.start) {
-            (Some(floor), _) => {
-                config["opt_start_seq"] = json!(floor + 1);
+        config["deliver_policy"] = json!(match &self.begin {
+            Begin::At(Start::New) => "new",
+            Begin::At(Start::All) => "all",
+            Begin::At(Start::LastPerSubject) => "last_per_subject",
+            Begin::At(Start::Last) => "last",
+            Begin::At(Start::After(seq)) => {
+                config["opt_start_seq"] = json!(seq + 1);
                 "by_start_sequence"
             }
-            (None, Start::New) => "new",
-            (None, Start::All | Start::After(_)) => "all",
-            (None, Start::LastPerSubject) => "last_per_subject",
-            (None, Start::Last) => "last",
+            Begin::Behind { seq, .. } => {
+                config["opt_start_seq"] = json!(seq);
+                "by_start_sequence"
+            }
+            Begin::Since(time) => {
+                config["opt_start_time"] = json!(time);
+                "by_start_time"
+            }
         });
         let what = format!("read stream {}", self.stream);
         let body = json!({ "stream_name": self.stream, "config": config });
@@ -237,22 +277,30 @@ impl EventReader {
         let wrong = || BusError::Protocol { what: format!("JetStream's answer to {what}") };
         let name = made.get("name").and_then(Value::as_str).ok_or_else(wrong)?.to_owned();
         let pending = made.get("num_pending").and_then(Value::as_u64).ok_or_else(wrong)?;
-        let before = made.pointer("/delivered/stream_seq").and_then(Value::as_u64).unwrap_or(0);
-        if self.floor.is_some_and(|floor| before < floor) {
-            // The stream ends before the place we have read up to: it is not the one we read.
-            self.floor = None;
-            self.caught_up = false;
-            if matches!(self.start, Start::New | Start::After(_)) {
-                self.start = Start::All;
+        let first = made.pointer("/delivered/stream_seq").and_then(Value::as_u64).map_or(0, |before| before + 1);
+        let mut known = None;
+        match &self.begin {
+            // Now that there is a consumer, everything later is ours to read, whatever happens to it.
+            Begin::At(Start::New) => {
+                let created = made.get("created").and_then(Value::as_str).ok_or_else(wrong)?;
+                self.begin = Begin::Since(created.to_owned());
             }
-            self.ready.push_back(Item::Reset);
-            return Ok(());
+            Begin::At(Start::After(seq)) if *seq > 0 && pending == 0 => {
+                if last_sequence(&self.bus, &self.stream).await? < *seq {
+                    self.begin_anew();
+                    return Ok(());
+                }
+            }
+            // What was dropped for its age can be no proof.
+            Begin::Behind { seq, .. } if first > *seq => {}
+            Begin::Behind { .. } if pending == 0 => {
+                self.begin_anew();
+                return Ok(());
+            }
+            Begin::Behind { seq, time_ns } => known = Some((*seq, *time_ns)),
+            Begin::At(_) | Begin::Since(_) => {}
         }
-        if self.start == Start::New && self.floor.is_none() {
-            // Should this consumer be lost before it reads anything, go on from here.
-            self.floor = Some(before);
-        }
-        self.consumer = Some(Consumer { name, inbox, messages, delivered: 0, demanded: 0, drops });
+        self.consumer = Some(Consumer { name, inbox, messages, delivered: 0, demanded: 0, drops, known });
         if pending == 0 {
             self.say_caught_up();
         }
@@ -284,6 +332,23 @@ async fn demand(bus: &Bus, stream: &str, consumer: &mut Consumer) -> Result<(), 
     Ok(())
 }
 
+async fn last_sequence(bus: &Bus, stream: &str) -> Result<u64, BusError> {
+    let what = format!("read stream {stream}");
+    match call(bus, &format!("STREAM.INFO.{stream}"), &json!({})).await? {
+        Ok(info) => info
+            .pointer("/state/last_seq")
+            .and_then(Value::as_u64)
+            .ok_or_else(|| BusError::Protocol { what: format!("JetStream's answer to {what}") }),
+        Err(error) => Err(error.into_error(bus, &what)),
+    }
+}
+
+/// Unix ns as the server writes times
+fn rfc3339_ns(time_ns: u64) -> String {
+    let whole = meso_core::duration::rfc3339(time_ns / NS_PER_MS);
+    format!("{}.{:09}Z", whole.trim_end_matches('Z'), time_ns % (1_000 * NS_PER_MS))
+}
+
 /// Reads `$JS.ACK.<stream>.<consumer>.<deliveries>.<seq>.<delivery>.<ns>.<pending>`, or the newer
 /// form with domain and account in front of the stream.
 fn parse_place(reply: &str) -> Option<Place> {
@@ -294,19 +359,25 @@ fn parse_place(reply: &str) -> Option<Place> {
         _ => return None,
     };
     let number = |at: usize| numbers[at].parse::<u64>().ok();
-    Some(Place { seq: number(0)?, delivery: number(1)?, time_ms: number(2)? / NS_PER_MS, pending: number(3)? })
+    Some(Place { seq: number(0)?, delivery: number(1)?, time_ns: number(2)?, pending: number(3)? })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Times are written as the server reads them.
+    #[test]
+    fn times() {
+        assert_eq!(rfc3339_ns(1_700_000_000_123_456_789), "2023-11-14T22:13:20.123456789Z");
+    }
+
     /// Both forms of the server's note on a message are read; anything else is none.
     #[test]
     fn places() {
         for reply in ["$JS.ACK.S.c.1.42.7.1700000000123456789.3", "$JS.ACK._.acc.S.c.1.42.7.1700000000123456789.3.rnd"] {
             let place = parse_place(reply).expect("a place");
-            assert_eq!((place.seq, place.delivery, place.time_ms, place.pending), (42, 7, 1_700_000_000_123, 3));
+            assert_eq!((place.seq, place.delivery, place.time_ns, place.pending), (42, 7, 1_700_000_000_123_456_789, 3));
         }
         for reply in ["", "$JS.ACK.S.c.1.42", "_INBOX.a.b", "$JS.ACK.S.c.1.x.7.1.3"] {
             assert!(parse_place(reply).is_none(), "{reply}");

@@ -27,6 +27,8 @@ pub const REGISTRY_BYTES_MAX: u64 = 256 * MIB;
 pub const CHECKPOINT_BYTES_MAX: u64 = 1_024 * MIB;
 /// Within this time the same message id is stored once
 pub const DUPLICATE_MS: u64 = 120_000;
+/// Readings of a whole bucket that are interrupted before it is given up
+const READINGS_MAX: u32 = 5;
 const MIB: u64 = 1024 * 1024;
 const NS_PER_MS: u64 = 1_000_000;
 
@@ -178,6 +180,16 @@ impl Bus {
 impl Bucket {
     /// Every key with its value and revision.
     pub async fn get_all(&self) -> Result<BTreeMap<String, Revised>, BusError> {
+        for _ in 0..READINGS_MAX {
+            if let Some(all) = self.read_all().await? {
+                return Ok(all);
+            }
+        }
+        Err(BusError::Store { what: format!("read bucket {}", self.name), why: "it changes under the reading".into() })
+    }
+
+    /// One reading from the first key to the last; none if it was interrupted.
+    async fn read_all(&self) -> Result<Option<BTreeMap<String, Revised>>, BusError> {
         let prefix = self.subject("");
         let mut reader = EventReader::open(&self.bus, &self.stream(), Start::LastPerSubject, &format!("{prefix}>")).await?;
         let mut all = BTreeMap::new();
@@ -192,9 +204,8 @@ impl Bucket {
                         all.insert(key.to_owned(), (event.payload, event.seq));
                     }
                 }
-                Item::CaughtUp => return Ok(all),
-                // Whatever was read is of a store that is gone.
-                Item::Reset => all.clear(),
+                Item::CaughtUp => return Ok(Some(all)),
+                Item::Reset => return Ok(None),
             }
         }
     }

@@ -213,9 +213,7 @@ async fn slow_consumers() {
         sender.settle(PATIENCE).await.expect("delivered");
         let event = wait_for(&mut events, "slow consumer", |event| matches!(event, BusEvent::SlowConsumer { .. })).await;
         assert!(matches!(&event, BusEvent::SlowConsumer { subject, .. } if subject == "meso.c1.lead"), "{round}: {event:?}");
-        assert!(reader.has_gap());
         while tokio::time::timeout(Duration::from_millis(300), reader.next()).await.is_ok() {}
-        assert!(!reader.has_gap());
     }
 }
 

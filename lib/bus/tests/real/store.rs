@@ -31,6 +31,17 @@ async fn backlog(reader: &mut EventReader) -> Vec<String> {
     }
 }
 
+/// Reads until that number comes; all numbers read, in order.
+async fn read_up_to(reader: &mut EventReader, last: usize) -> Vec<usize> {
+    let mut read = Vec::new();
+    while read.last() != Some(&last) {
+        if let Item::Event(event) = next(reader).await {
+            read.push(String::from_utf8_lossy(&event.payload).parse().expect("a number"));
+        }
+    }
+    read
+}
+
 async fn next(reader: &mut EventReader) -> Item {
     tokio::time::timeout(PATIENCE, reader.next()).await.expect("in time").expect("an item")
 }
@@ -138,7 +149,7 @@ async fn restarts_are_bridged() {
     assert_eq!(next(&mut idle).await, Item::CaughtUp);
     record(&bus, "task_1", 1).await;
     assert_eq!(payload(&next(&mut reader).await), b"1");
-    server.kill().expect("killed");
+    server.stop().expect("stopped");
     server.restart().expect("a server");
     let again = Bytes::from("2");
     eventually("stored again", async || bus.publish_stored("meso.c1.ev.agent_1.fw_1.task_1", again.clone(), "task_1.2").await.is_ok()).await;
@@ -147,6 +158,26 @@ async fn restarts_are_bridged() {
         for number in reader.1 {
             assert_eq!(payload(&next(reader.0).await), number.as_bytes());
         }
+    }
+}
+
+/// A server that crashes may lose the last events it acknowledged and give their sequences to others; a reader is told,
+/// and misses nothing that is recorded afterwards.
+#[tokio::test]
+async fn crashes_are_survived() {
+    let mut server = server();
+    let (bus, store) = store(&server).await;
+    let mut reader = store.events(Start::All, "meso.c1.ev.>").await.expect("a reader");
+    for round in 0..3 {
+        record(&bus, "task_1", 10 * round).await;
+        read_up_to(&mut reader, 10 * round).await;
+        server.kill().expect("killed");
+        server.restart().expect("a server");
+        let (subject, message) = ("meso.c1.ev.agent_1.fw_1.task_1", Bytes::from((10 * round + 1).to_string()));
+        eventually("stored again", async || bus.publish_stored(subject, message.clone(), &format!("again.{round}")).await.is_ok()).await;
+        record(&bus, "task_1", 10 * round + 2).await;
+        let read = read_up_to(&mut reader, 10 * round + 2).await;
+        assert!(read.contains(&(10 * round + 1)), "{read:?}");
     }
 }
 
