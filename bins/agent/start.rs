@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use meso_bus::driver::{Clock, drive};
 use meso_bus::{Bus, BusEvent, inbox_of};
 use meso_cage::{Cage, CgroupUse, Options, WorkLock, machine};
-use meso_cli::{Exit, Failure, VERSION, complain, io_text};
+use meso_cli::{Exit, Failure, VERSION, complain, host_name, io_text};
 use meso_core::agent::{Agent, Config, Event};
 use meso_core::condition::{Attr, parse_attrs};
 use meso_core::id::{AgentId, Nonce};
@@ -41,10 +41,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let work_dir = work_dir(args.work_dir.clone())?;
     let lock_path = work_dir.join("lock");
     let _lock = WorkLock::take(&lock_path).map_err(|error| Failure::config(error.to_string()).hint("one agent runs on a work directory; give another --work-dir"))?;
-    let host = match &args.host {
-        Some(host) => host.clone(),
-        None => machine::hostname().map_err(|error| Failure::config(format!("cannot find the host name: {}", io_text(&error))).hint("--host NAME"))?,
-    };
+    let host = host_name(args.host.as_deref())?;
     let attrs = attributes(&args.attrs)?;
     let total = crate::facts::total(&work_dir, args.resources.as_deref())?;
     let log_cap_mib = parse_size(&args.log_cap).map_err(|error| Failure::usage(format!("--log-cap: {error}")))?;

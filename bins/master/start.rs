@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use meso_bus::lease::{Leadership, LeadershipOptions, Standing};
 use meso_bus::{Bus, inbox_of};
-use meso_cli::{Exit, Failure, VERSION, complain, io_text};
+use meso_cli::{Exit, Failure, VERSION, complain, host_name, io_text};
 use meso_core::duration::parse_duration;
 use meso_core::id::{MasterId, Nonce};
 use meso_core::lease::{Candidate, LeaseTimes};
@@ -23,10 +23,7 @@ const PRESENCE_EVERY: Duration = Duration::from_secs(3);
 
 pub async fn run(args: Args) -> Result<Exit, Failure> {
     let access = args.bus.access()?;
-    let host = match &args.host {
-        Some(host) => host.clone(),
-        None => std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).map_err(|error| Failure::config(format!("cannot find the host name: {}", io_text(&error))).hint("--host NAME"))?,
-    };
+    let host = host_name(args.host.as_deref())?;
     let times = lease_times(&args)?;
     let master = MasterId::fresh(random()?);
     let mut config = Config::new(master.clone(), host.clone(), VERSION.to_owned());
