@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 
 use meso_cli::client::{Follower, TaskIo};
-use meso_cli::{Failure, aside, io_text};
+use meso_cli::{Failure, aside};
 use meso_core::wire::io::Stream;
 
 /// What came of printing.
@@ -35,7 +35,7 @@ fn write(stream: Stream, bytes: &[u8]) -> Result<Printed, Failure> {
             let _ = error;
             Ok(Printed::Whole)
         }
-        Err(error) => Err(Failure::failed(format!("cannot write standard output: {}", io_text(&error)))),
+        Err(error) => Err(Failure::stdout(&error)),
     }
 }
 

@@ -81,6 +81,7 @@ struct Run {
     last_int: Option<Instant>,
     kill_at: Option<Instant>,
     reader_gone: bool,
+    output_failed: bool,
     registered: bool,
     left: bool,
     leaving: bool,
@@ -140,6 +141,7 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
         last_int: None,
         kill_at: None,
         reader_gone: false,
+        output_failed: false,
         registered: false,
         left: false,
         leaving: false,
@@ -323,11 +325,18 @@ impl Run {
                 Ok(())
             }
             Err(failure) => {
-                report(&failure);
-                self.exit = self.exit.max(Exit::OURS);
+                self.cannot_write(&failure);
                 self.reader_gone = true;
                 self.step(Event::Kill { grace_ms: self.plan.kill_grace_ms })
             }
+        }
+    }
+
+    /// Said once, however many outputs it meets.
+    fn cannot_write(&mut self, failure: &Failure) {
+        if !self.output_failed {
+            self.output_failed = true;
+            report(failure);
         }
     }
 
@@ -350,7 +359,8 @@ impl Run {
                 }
                 if !self.args.quiet {
                     let why = update.message.clone().unwrap_or_default();
-                    self.progress.println(&format!("meso-launch: task {} {}: {why}; running it again", update.task, update.state));
+                    let why = meso_core::json::escape_for_terminal(&why);
+                    self.progress.println(&format!("meso-launch: {} {}: {why}; running it again", update.task, update.state));
                 }
             }
             Effect::Ended { index, update, attempts } => self.ended(index, *update, attempts)?,
@@ -407,8 +417,11 @@ impl Run {
         let io = TaskIo { bus: self.bus.clone(), principal: self.leader.principal().clone(), agent, task: task.clone(), token: Some(token) };
         if self.args.detach {
             self.detached += 1;
-            if print_line(task.as_str()).is_err() {
+            if let Err(error) = print_line(task.as_str()) {
                 self.reader_gone = true;
+                if error.kind() != std::io::ErrorKind::BrokenPipe {
+                    self.cannot_write(&Failure::stdout(&error));
+                }
             }
             self.jobs.remove(&index);
             self.progress.advance(1);
@@ -436,7 +449,7 @@ impl Run {
         }
         match update.state {
             TaskState::Running => self.follow(index, None),
-            TaskState::Unreachable => complain(&format!("task {}: {}; waiting for it", update.task, update.message.clone().unwrap_or_default())),
+            TaskState::Unreachable => complain(&format!("{}: {}; waiting for it", update.task, update.message.clone().unwrap_or_default())),
             _ => {}
         }
     }
@@ -594,10 +607,12 @@ impl Run {
         if source.skipped() > 0 {
             exit = exit.max(Exit::OURS);
         }
-        if self.reader_gone {
-            return Ok(Exit::DONE);
-        }
-        Ok(exit)
+        // A reader who left had enough; output that was lost is another matter.
+        Ok(match (self.output_failed, self.reader_gone) {
+            (true, _) => exit.max(Exit::OURS),
+            (false, true) => Exit::DONE,
+            (false, false) => exit,
+        })
     }
 }
 
