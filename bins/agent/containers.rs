@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use meso_cage::{Cage, Container, Exit, Recovered, Spec, Why};
+use meso_cli::io_text;
 use meso_core::agent::{Ending, Event, KILL_GRACE_MS, Usage};
 use meso_core::id::TaskId;
 use meso_core::wire::Launch;
@@ -65,6 +66,7 @@ impl Containers {
             let task = launch.task.clone();
             let sandbox = this.sandbox(&launch);
             let spec = spec(&launch, &sandbox, &this.settings);
+            let cwd = spec.cwd.clone();
             let cage = Arc::clone(&this.cage);
             let Ok(permit) = Arc::clone(&this.making).acquire_owned().await else { return };
             let made = tokio::task::spawn_blocking(move || {
@@ -75,14 +77,14 @@ impl Containers {
             .await
             .unwrap_or_else(|error| Err(format!("making the container failed: {error}")));
             match made {
-                Ok(container) => this.follow(task, container).await,
+                Ok(container) => this.follow(task, container, &cwd).await,
                 Err(message) => this.ended(task, Ending::NotStarted { code: None, message }, Usage::default()).await,
             }
         });
     }
 
     /// Follows a fresh container: its event pipe tells of its start and its end.
-    async fn follow(&self, task: TaskId, mut container: Container) {
+    async fn follow(&self, task: TaskId, mut container: Container, cwd: &Path) {
         let mut told_start = false;
         if let Some(pipe) = container.take_events().and_then(|pipe| register(File::from(pipe), Interest::READABLE).ok()) {
             let mut text = Vec::new();
@@ -99,22 +101,22 @@ impl Containers {
                 let _ = self.events.send(Event::Started { task: task.clone() }).await;
             }
         }
-        self.conclude(task, container).await;
+        self.conclude(task, container, cwd).await;
     }
 
     /// Follows a container that was found: only its supervisor's end can be waited for.
-    pub fn adopt(self: &Rc<Self>, task: TaskId, container: Container) {
+    pub fn adopt(self: &Rc<Self>, task: TaskId, container: Container, cwd: PathBuf) {
         let this = Rc::clone(self);
         tokio::task::spawn_local(async move {
             if let Ok(fd) = container.pidfd().try_clone_to_owned().and_then(|fd| register(fd, Interest::READABLE)) {
                 let _ = fd.readable().await;
             }
-            this.conclude(task, container).await;
+            this.conclude(task, container, &cwd).await;
         });
     }
 
     /// The supervisor is through, or gone: what its record says, or what recovery finds.
-    async fn conclude(&self, task: TaskId, mut container: Container) {
+    async fn conclude(&self, task: TaskId, mut container: Container, cwd: &Path) {
         let cage = Arc::clone(&self.cage);
         let outcome = tokio::task::spawn_blocking(move || {
             let _ = container.reap();
@@ -126,7 +128,7 @@ impl Containers {
         .await
         .unwrap_or_else(|error| Err(error.to_string()));
         match outcome {
-            Ok(exit) => self.ended(task, ending(&exit), usage(&exit)).await,
+            Ok(exit) => self.ended(task, ending(&exit, cwd), usage(&exit)).await,
             Err(_) => self.ended(task, Ending::Lost { reason: "supervisor_lost" }, Usage::default()).await,
         }
     }
@@ -141,19 +143,19 @@ impl Containers {
         for launch in live {
             let task = launch.task.clone();
             let cage = Arc::clone(&self.cage);
-            let id = container_id(&launch);
+            let (id, cwd) = (container_id(&launch), directory(&launch, &self.sandbox(&launch)));
             let outcome = tokio::task::spawn_blocking(move || cage.recover(&id)).await;
             let word = match outcome {
                 Ok(Ok(Recovered::Running(container))) => {
                     if container.task_pid().is_some() {
                         let _ = self.events.send(Event::Started { task: task.clone() }).await;
                     }
-                    self.adopt(task.clone(), container);
+                    self.adopt(task.clone(), container, cwd);
                     "running"
                 }
                 Ok(Ok(Recovered::Ended(exit))) => {
                     let _ = self.events.send(Event::Started { task: task.clone() }).await;
-                    self.ended(task.clone(), ending(&exit), usage(&exit)).await;
+                    self.ended(task.clone(), ending(&exit, &cwd), usage(&exit)).await;
                     "ended"
                 }
                 Ok(Ok(Recovered::Lost)) => {
@@ -226,19 +228,25 @@ async fn read_more(pipe: &AsyncFd<File>, text: &mut Vec<u8>) -> std::io::Result<
     }
 }
 
-fn ending(exit: &Exit) -> Ending {
+fn ending(exit: &Exit, cwd: &Path) -> Ending {
     match &exit.why {
         Why::Exited | Why::Killed => Ending::Exited { code: exit.code, signal: exit.signal },
         Why::Timeout => Ending::Timeout { code: exit.code, signal: exit.signal },
         Why::MemoryLimit => Ending::MemoryLimit { limit_bytes: exit.mem_limit_bytes.unwrap_or(0), peak_bytes: exit.mem_peak_bytes.unwrap_or(0) },
-        Why::LaunchError { stage, errno, text } => {
+        Why::LaunchError { stage, errno, .. } => {
+            let why = io_text(&std::io::Error::from_raw_os_error(*errno));
             let code = match (stage.as_str(), *errno) {
                 // ENOENT and ENOTDIR; everything else of exec is "cannot be executed", as a shell has it.
                 ("exec", 2 | 20) => Some(127),
                 ("exec", _) => Some(126),
                 _ => None,
             };
-            Ending::NotStarted { code, message: text.clone() }
+            let message = match stage.as_str() {
+                "exec" => why,
+                "directory" => format!("cannot enter {}: {why}", cwd.display()),
+                stage => format!("cannot set up its {stage}: {why}"),
+            };
+            Ending::NotStarted { code, message }
         }
     }
 }
@@ -247,22 +255,26 @@ fn usage(exit: &Exit) -> Usage {
     Usage { stdout_bytes: exit.stdout_bytes, stderr_bytes: exit.stderr_bytes, mem_peak_bytes: exit.mem_peak_bytes.unwrap_or(0), cpu_ms: exit.cpu_ms }
 }
 
+/// Where a task starts.
+fn directory(launch: &Launch, sandbox: &Path) -> PathBuf {
+    match &launch.spec.workdir {
+        // An absolute path replaces what it is joined to.
+        Some(dir) => sandbox.join(dir),
+        None => sandbox.to_owned(),
+    }
+}
+
 fn spec(launch: &Launch, sandbox: &Path, settings: &Settings) -> Spec {
     let task = &launch.spec;
     let argv = match &task.cmd {
         Some(cmd) => vec!["/bin/sh".to_owned(), "-c".to_owned(), cmd.clone()],
         None => task.argv.clone(),
     };
-    let cwd = match &task.workdir {
-        Some(dir) if dir.starts_with('/') => PathBuf::from(dir),
-        Some(dir) => sandbox.join(dir),
-        None => sandbox.to_owned(),
-    };
     Spec {
         id: container_id(launch),
         argv,
         env: environment(launch, sandbox, settings),
-        cwd,
+        cwd: directory(launch, sandbox),
         stdin: task.stdin,
         attached: task.attached,
         user: None,
