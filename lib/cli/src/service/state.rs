@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const TEMPORARY_PREFIX: &str = "meso-up-";
+const PREFIX: &str = "meso-up-";
 /// A temporary directory that nobody holds is cleared once it is older: until then it may be on its way to being held.
 const ABANDONED_S: u64 = 60;
 /// What an earlier run left running may take so long to end before it is killed.
@@ -56,7 +56,7 @@ impl StateDir {
     pub(super) fn temporary() -> Result<StateDir, Failure> {
         let base = env::temp_dir();
         clear_abandoned(&base);
-        let made = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).permissions(fs::Permissions::from_mode(0o700)).tempdir_in(&base);
+        let made = tempfile::Builder::new().prefix(PREFIX).permissions(fs::Permissions::from_mode(0o700)).tempdir_in(&base);
         let root = made.map_err(|e| unusable(&base, &e))?.keep();
         let root = root.canonicalize().map_err(|e| unusable(&root, &e))?;
         StateDir::hold(root, true)
@@ -215,7 +215,7 @@ fn name_of(process: Process) -> Option<String> {
 fn clear_abandoned(base: &Path) {
     let own = rustix::process::geteuid().as_raw();
     for entry in fs::read_dir(base).into_iter().flatten().flatten() {
-        let is_named_so = entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMPORARY_PREFIX));
+        let is_named_so = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
         // Not through links: in a folder that all may write to, anybody can make one.
         let Ok(facts) = fs::symlink_metadata(entry.path()) else { continue };
         let age_s = facts.modified().ok().and_then(|then| then.elapsed().ok()).map_or(0, |age| age.as_secs());
