@@ -28,7 +28,9 @@ fn strays(word: &str, allowed: &[&str]) -> Vec<String> {
         }
         let text = fs::read_to_string(&path).expect("our sources are text");
         for (number, line) in text.lines().enumerate() {
-            if line.contains(word) && !line.trim_start().starts_with("//") {
+            // A word counts where it begins: `unix::` is not `nix::`.
+            let begins = line.match_indices(word).any(|(at, _)| !line[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_'));
+            if begins && !line.trim_start().starts_with("//") {
                 found.push(format!("{inside}:{}: {}", number + 1, line.trim()));
             }
         }
