@@ -1,25 +1,23 @@
 //! The connection: requests, publishing, subscriptions, and a close that really delivers
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::Poll;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::{HeaderMap, ReconnectToServer, Server, ServerAddr, StatusCode};
 use bytes::Bytes;
 use futures::StreamExt as _;
-use futures::task::AtomicWaker;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::event::{Denial, EVENTS_MAX, is_about_login, parse_denial};
+use crate::event::is_about_login;
 use crate::options::plain_io;
-use crate::pending::{Pending, Place};
+use crate::pending::Place;
+use crate::shared::{Link, Shared, Watched};
 use crate::subjects::{Caller, any_inbox, is_publishable, is_subscribable, own_inbox};
-use crate::{BusError, BusEvent, BusOptions, Events, Subjects};
+use crate::{BusError, BusOptions, Events, Message, Subjects, Subscription};
 
 /// Bytes of one message that is stored at most; half of what a server takes by default, so that
 /// headers and a stricter server still have room
@@ -54,57 +52,6 @@ struct Inner {
     /// Subscriptions are made one at a time, to know the number the client gives each.
     subscribing: tokio::sync::Mutex<u64>,
     inboxes: AtomicU64,
-}
-
-/// What the client's event callback needs; it must not hold the client itself
-struct Shared {
-    pending: Pending,
-    events: broadcast::Sender<BusEvent>,
-    link: watch::Sender<Link>,
-    subscriptions: Mutex<HashMap<u64, Arc<Watched>>>,
-    answers_denied: OnceLock<BusError>,
-    answers: String,
-    reconnect: bool,
-    /// Never connect again, whatever happens.
-    retired: AtomicBool,
-    closed: AtomicBool,
-    /// Something was published that no answer has yet proven to have arrived.
-    unproven: AtomicBool,
-}
-
-/// State of the connection, as far as events told
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Link {
-    /// How often the connection was lost.
-    pub drops: u64,
-    pub closed: bool,
-    changes: u64,
-}
-
-struct Watched {
-    subject: String,
-    lost: AtomicU64,
-    /// Messages were dropped since the reader last caught up.
-    gap: AtomicBool,
-    denied: AtomicBool,
-    waker: AtomicWaker,
-}
-
-/// A message that came in
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    pub subject: String,
-    pub payload: Bytes,
-    pub reply: Option<String>,
-}
-
-/// The messages of one subject or pattern; dropping it ends the subscription
-pub struct Subscription {
-    /// The client's number for it; what its slow consumer events name.
-    sid: u64,
-    messages: async_nats::Subscriber,
-    watched: Arc<Watched>,
-    shared: Arc<Shared>,
 }
 
 impl Bus {
@@ -155,18 +102,7 @@ impl Bus {
 
     async fn connect_to(options: &BusOptions, servers: Vec<ServerAddr>) -> Result<Bus, BusError> {
         let answers = format!("{}.{:016x}.", options.inbox, random_u64());
-        let shared = Arc::new(Shared {
-            pending: Pending::default(),
-            events: broadcast::channel(EVENTS_MAX).0,
-            link: watch::channel(Link::default()).0,
-            subscriptions: Mutex::default(),
-            answers_denied: OnceLock::new(),
-            answers: format!("{answers}*"),
-            reconnect: options.reconnect,
-            retired: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            unproven: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new(format!("{answers}*"), options.reconnect));
         let on_event = Arc::clone(&shared);
         let on_connect = Arc::clone(&shared);
         let attempts = AtomicU64::new(0);
@@ -304,13 +240,7 @@ impl Bus {
         self.check_open()?;
         let mut next = self.inner.subscribing.lock().await;
         let sid = *next;
-        let watched = Arc::new(Watched {
-            subject: subject.to_owned(),
-            lost: AtomicU64::new(0),
-            gap: AtomicBool::new(false),
-            denied: AtomicBool::new(false),
-            waker: AtomicWaker::new(),
-        });
+        let watched = Arc::new(Watched::new(subject));
         // The client has given out the number once it is asked, whether or not it succeeds.
         *next += 1;
         self.inner.shared.subscriptions().insert(sid, Arc::clone(&watched));
@@ -507,152 +437,6 @@ impl Drop for Inner {
         self.shared.retired.store(true, Ordering::Release);
         self.shared.closed.store(true, Ordering::Release);
         self.answering.abort();
-    }
-}
-
-impl Subscription {
-    /// The next message; none once the connection is closed or the subject turned out forbidden
-    /// (see [`Subscription::denied`]). Can be dropped while it waits.
-    pub async fn next(&mut self) -> Option<Message> {
-        loop {
-            let message = self.next_raw().await?;
-            // The server's own notices have a status; only readers of streams want those.
-            if message.status.is_none() {
-                return Some(Message {
-                    subject: message.subject.to_string(),
-                    payload: message.payload,
-                    reply: message.reply.map(|reply| reply.to_string()),
-                });
-            }
-        }
-    }
-
-    /// Whether messages were dropped since the reader last had nothing left to read.
-    pub fn has_gap(&self) -> bool {
-        self.watched.gap.load(Ordering::Acquire)
-    }
-
-    /// The refusal, if the server does not permit us this subject.
-    pub fn denied(&self) -> Option<BusError> {
-        self.watched
-            .denied
-            .load(Ordering::Acquire)
-            .then(|| BusError::Denied { subject: self.watched.subject.clone() })
-    }
-
-    pub(crate) async fn next_raw(&mut self) -> Option<async_nats::Message> {
-        let Subscription { messages, watched, .. } = self;
-        std::future::poll_fn(|context| {
-            watched.waker.register(context.waker());
-            match messages.poll_next_unpin(context) {
-                Poll::Pending if watched.denied.load(Ordering::Acquire) => Poll::Ready(None),
-                Poll::Pending => {
-                    watched.gap.store(false, Ordering::Release);
-                    Poll::Pending
-                }
-                ready => ready,
-            }
-        })
-        .await
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        self.shared.subscriptions().remove(&self.sid);
-    }
-}
-
-impl Shared {
-    /// Takes in one event of the client.
-    fn take(&self, event: async_nats::Event) {
-        use async_nats::{ClientError, Event, ServerError};
-        match event {
-            Event::Connected => {
-                self.link.send_modify(|link| link.changes += 1);
-                self.tell(BusEvent::Connected);
-            }
-            Event::Disconnected => {
-                self.link.send_modify(|link| {
-                    link.drops += 1;
-                    link.changes += 1;
-                });
-                self.tell(BusEvent::Disconnected);
-                if !self.reconnect {
-                    self.closed.store(true, Ordering::Release);
-                    self.pending.fail(None, &BusError::Closed);
-                    self.announce_end();
-                }
-            }
-            Event::Closed => self.announce_end(),
-            Event::LameDuckMode => self.tell(BusEvent::LameDuck),
-            Event::Draining => {}
-            Event::SlowConsumer(sid) => self.note_loss(sid),
-            Event::ServerError(ServerError::AuthorizationViolation) => {
-                self.tell(BusEvent::Credentials { why: "authorization violation".into() });
-            }
-            Event::ServerError(ServerError::SlowConsumer(sid)) => self.note_loss(sid),
-            Event::ServerError(ServerError::Other(text)) => self.take_complaint(&text),
-            Event::ClientError(ClientError::Other(text)) if is_about_login(&text) => {
-                self.tell(BusEvent::Credentials { why: text });
-            }
-            // A failed attempt to reconnect is no news: Disconnected was said, Connected will be.
-            Event::ClientError(_) => {}
-        }
-    }
-
-    fn take_complaint(&self, text: &str) {
-        match parse_denial(text) {
-            Some((what, subject)) => {
-                let denied = BusError::Denied { subject: subject.to_owned() };
-                match what {
-                    Denial::Publish => {
-                        // Proof of arrival by a message to ourselves waits under no subject.
-                        let ours = subject.starts_with(self.answers.trim_end_matches('*'));
-                        self.pending.fail(Some(if ours { "" } else { subject }), &denied);
-                    }
-                    Denial::Subscribe if subject == self.answers => {
-                        let _ = self.answers_denied.set(denied.clone());
-                        self.pending.fail(None, &denied);
-                    }
-                    Denial::Subscribe => {
-                        for watched in self.subscriptions().values().filter(|w| w.subject == subject) {
-                            watched.denied.store(true, Ordering::Release);
-                            watched.waker.wake();
-                        }
-                    }
-                }
-                self.tell(BusEvent::Denied { subject: subject.to_owned(), what });
-            }
-            None if is_about_login(text) => self.tell(BusEvent::Credentials { why: text.to_owned() }),
-            None => self.tell(BusEvent::Complaint { text: text.to_owned() }),
-        }
-    }
-
-    /// One message was dropped; tells it once until the reader has caught up.
-    fn note_loss(&self, sid: u64) {
-        let Some(watched) = self.subscriptions().get(&sid).cloned() else { return };
-        let lost = watched.lost.fetch_add(1, Ordering::Relaxed) + 1;
-        if !watched.gap.swap(true, Ordering::AcqRel) {
-            self.tell(BusEvent::SlowConsumer { subject: watched.subject.clone(), lost });
-        }
-    }
-
-    fn announce_end(&self) {
-        self.link.send_modify(|link| {
-            link.closed = true;
-            link.changes += 1;
-        });
-        self.tell(BusEvent::Closed);
-    }
-
-    /// Nobody listening is fine.
-    fn tell(&self, event: BusEvent) {
-        let _ = self.events.send(event);
-    }
-
-    fn subscriptions(&self) -> MutexGuard<'_, HashMap<u64, Arc<Watched>>> {
-        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

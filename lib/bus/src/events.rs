@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::api::call;
-use crate::bus::Link;
+use crate::shared::Link;
 use crate::{Bus, BusError, Subscription};
 
 /// Events asked for at once

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::bus::Link;
+use crate::shared::Link;
 use crate::store::Bucket;
 use crate::{Bus, BusError, BusOptions, Message, Store, Subscription};
 
