@@ -33,6 +33,8 @@ const EVENTS_MAX: usize = 4096;
 const CLOCK_EVERY: Duration = Duration::from_secs(10);
 /// An agent that follows an invitation waits up to so long, so that a crowd does not come at once, milliseconds.
 const JITTER_MS_MAX: u64 = 100;
+/// How often tasks that are to end with the agent are told so.
+const LAST_KILL_AGAIN: Duration = Duration::from_millis(500);
 /// How long tasks have to end when the agent is asked to end them, beyond their own grace.
 const LAST_KILL_WAIT: Duration = Duration::from_secs(20);
 
@@ -115,6 +117,8 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         end_tasks(clock, &mut machine, &mut host, &mut events, &containers).await?;
     }
     bus.close().await?;
+    // It may not come back; if it does, it makes them again.
+    cage.release();
     Ok(Exit::DONE)
 }
 
@@ -251,13 +255,20 @@ fn asked_to_end() -> Result<impl Future<Output = ()>, Failure> {
 
 /// Ends what runs, waits for it, and has the statuses stored.
 async fn end_tasks(clock: Clock, machine: &mut Agent, host: &mut Host, events: &mut mpsc::Receiver<Event>, containers: &std::rc::Rc<Containers>) -> Result<(), Failure> {
-    let live: Vec<Launch> = machine.live().cloned().collect();
-    let grace_ms = live.iter().filter_map(|launch| launch.spec.kill_grace).map(|span| span.0).max().unwrap_or(0);
-    for launch in &live {
-        containers.kill(launch, launch.spec.kill_grace.map_or(meso_core::agent::KILL_GRACE_MS, |span| span.0));
-    }
-    let until = tokio::time::Instant::now() + LAST_KILL_WAIT + Duration::from_millis(grace_ms);
+    let began = tokio::time::Instant::now();
+    let grace_of = |launch: &Launch| launch.spec.kill_grace.map_or(meso_core::agent::KILL_GRACE_MS, |span| span.0);
+    let longest_ms = machine.live().map(grace_of).max().unwrap_or(0);
+    let until = began + LAST_KILL_WAIT + Duration::from_millis(longest_ms);
+    let mut again = began;
     while machine.live().next().is_some() && tokio::time::Instant::now() < until {
+        if tokio::time::Instant::now() >= again {
+            // A container that was only being made did not hear it: said again, with what is left of its grace.
+            again += LAST_KILL_AGAIN;
+            let gone_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            for launch in machine.live() {
+                containers.kill(launch, grace_of(launch).saturating_sub(gone_ms));
+            }
+        }
         drive(clock, machine, host, events, tokio::time::sleep(Duration::from_millis(20))).await?;
     }
     // One more turn, so that the last statuses are on their way.
