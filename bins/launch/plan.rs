@@ -116,6 +116,9 @@ impl Plan {
         if let Some(fault) = plan.task(None, 1).fault() {
             return Err(Failure::usage(fault));
         }
+        if let Some(why) = too_large(&plan.task(None, 1)) {
+            return Err(Failure::usage(why).hint("give the task a file to read, or feed it with -i"));
+        }
         if plan.items.is_none() && has_placeholder(&plan.words) {
             // {} is left as it stands: without items it is an ordinary argument.
         }
@@ -183,9 +186,8 @@ impl Source {
                     }
                 };
                 let task = plan.task(Some(&item), index);
-                let bytes = task.argv.iter().map(String::len).sum::<usize>() + task.cmd.as_ref().map_or(0, String::len);
-                if bytes > TASK_BYTES_MAX / 2 {
-                    complain(&format!("item {at} of {} is skipped: its command has {bytes} bytes, the limit is {}", lines.name(), TASK_BYTES_MAX / 2));
+                if let Some(why) = too_large(&task) {
+                    complain(&format!("item {at} of {} is skipped: {why}", lines.name()));
                     *skipped += 1;
                     continue;
                 }
@@ -202,6 +204,12 @@ impl Source {
             Source::Each { skipped, .. } => *skipped,
         }
     }
+}
+
+/// Why a task does not fit a message, if it does not.
+fn too_large(task: &Task) -> Option<String> {
+    let bytes = serde_json::to_vec(task).map_or(usize::MAX, |text| text.len());
+    (bytes > TASK_BYTES_MAX).then(|| format!("the command and its environment have {bytes} bytes as JSON, the limit is {TASK_BYTES_MAX}"))
 }
 
 fn refuse_combinations(args: &Args, is_many: bool) -> Result<(), Failure> {
