@@ -19,6 +19,8 @@ pub const AGAIN_MS: u64 = 100;
 pub const AGAIN_MS_MAX: u64 = 2_000;
 /// How often the fate of all tasks is asked for, in case a status was lost unnoticed, milliseconds.
 pub const RECONCILE_MS: u64 = 30_000;
+/// How often what is wanted is said again while it is not met, in case it was lost or overtaken, milliseconds.
+pub const DEMAND_AGAIN_MS: u64 = 30_000;
 /// The most tasks asked for in one call.
 pub const CLAIMS_PER_CALL_MAX: usize = 1_000;
 /// The largest accept, in bytes of its tasks, so that it and the launches it causes fit a message.
@@ -238,6 +240,7 @@ pub struct Launcher {
     /// How many more tasks the leader believes we would launch.
     told: Option<u32>,
     demanding: bool,
+    demand_at_ms: u64,
     cancelled: bool,
     leaving: bool,
     over: bool,
@@ -269,6 +272,7 @@ impl Launcher {
             flights: BTreeMap::new(),
             told: None,
             demanding: false,
+            demand_at_ms: now_ms + DEMAND_AGAIN_MS,
             cancelled: false,
             leaving: false,
             over: false,
@@ -307,12 +311,17 @@ impl Launcher {
         }
         let accept = self.accepts_again.front().map(|(at, _)| *at);
         let reconcile = (!self.flights.is_empty()).then_some(self.reconcile_at_ms);
-        [start, accept, reconcile, self.beat_at_ms.filter(|_| !self.beating), self.kill_again_at_ms].into_iter().flatten().min()
+        let demand = (!self.demanding && self.room() > 0).then_some(self.demand_at_ms);
+        [start, accept, demand, reconcile, self.beat_at_ms.filter(|_| !self.beating), self.kill_again_at_ms].into_iter().flatten().min()
     }
 
     /// Feeds one event in; says, in order, what must now become true outside.
     pub fn step(&mut self, now_ms: u64, event: Event) -> Vec<Effect> {
         let mut out = Vec::new();
+        if self.over && !matches!(event, Event::Job(_)) {
+            // What comes now is for a session that has ended; an answer to it would keep the session alive.
+            return out;
+        }
         match event {
             Event::Tick => {}
             Event::Job(job) => self.on_job(now_ms, *job, &mut out),
@@ -668,7 +677,7 @@ impl Launcher {
             if self.calls.values().any(|asked| matches!(asked, Asked::Leave)) {
                 return;
             }
-            if self.epoch == 0 {
+            if self.call_no == 0 {
                 self.over = true;
                 out.push(Effect::Left);
             } else {
@@ -703,8 +712,12 @@ impl Launcher {
             self.reconcile(out);
         }
         let room = self.room();
+        if room > 0 && self.demand_at_ms <= now_ms {
+            self.told = None;
+        }
         if !self.demanding && self.told.is_none_or(|told| told < room || (room == 0 && told > 0)) {
             self.demanding = true;
+            self.demand_at_ms = now_ms + DEMAND_AGAIN_MS;
             self.told = Some(room);
             let call = Call::Demand { framework: self.framework.clone(), session: self.config.session.clone(), demand: self.demand() };
             self.call(Asked::Demand, call, out);
