@@ -196,6 +196,10 @@ struct Entry {
     unstored: VecDeque<Update>,
     resend_ms: u64,
     killing: Option<(u64, String)>,
+    /// True once this process has passed the kill on to the container.
+    kill_sent: bool,
+    /// True while its resources count as used. A launch that clashes with what is held never does.
+    charged: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,6 +229,10 @@ pub struct Agent {
     ended_unsettled: usize,
     timers: BTreeSet<(u64, TaskId)>,
     told: Vec<TaskId>,
+    /// The number of the last registration, or part of one.
+    hello_no: u64,
+    /// Ends that were asked for before this process began and are to be passed on again.
+    unkilled: Vec<TaskId>,
     /// Commands of a lower epoch that were refused, for the operator and the tests.
     pub refused_stale: u64,
 }
@@ -247,6 +255,8 @@ impl Agent {
             ended_unsettled: 0,
             timers: BTreeSet::new(),
             told: Vec::new(),
+            hello_no: 0,
+            unkilled: Vec::new(),
             refused_stale: 0,
         }
     }
@@ -260,7 +270,8 @@ impl Agent {
         // What was not known to be stored is sent again; a status that was stored is dropped by its message id.
         let unstored: Vec<TaskId> = agent.tasks.iter().filter(|(_, entry)| !entry.unstored.is_empty()).map(|(id, _)| id.clone()).collect();
         agent.timers = unstored.into_iter().map(|id| (now_ms, id)).collect();
-        agent.told.clear();
+        // The process before may have died between writing a kill down and passing it on.
+        agent.unkilled = agent.tasks.iter().filter(|(_, entry)| entry.killing.is_some() && !entry.update.is_final).map(|(id, _)| id.clone()).collect();
         agent
     }
 
@@ -340,8 +351,9 @@ impl Agent {
             Record::Epoch { epoch } => self.max_epoch = self.max_epoch.max(*epoch),
             Record::Launch { launch } => {
                 self.spawned.insert(launch.launch.epoch, launch.no);
-                self.used = self.used.checked_add(&launch.resources).unwrap_or_default();
-                self.tasks.insert(launch.task.clone(), Entry::new(launch, &self.config));
+                let mut entry = Entry::new(launch, &self.config);
+                self.charge(&mut entry);
+                self.tasks.insert(launch.task.clone(), entry);
             }
             Record::Killing { task, grace_ms, reason } => {
                 if let Some(entry) = self.tasks.get_mut(task) {
@@ -352,7 +364,9 @@ impl Agent {
                 self.status_seq = self.status_seq.max(update.agent_seq);
                 if let Some(entry) = self.tasks.get_mut(&update.task) {
                     if update.is_final && !entry.update.is_final {
-                        self.used = self.used.checked_sub(&entry.launch.resources).unwrap_or_default();
+                        if std::mem::take(&mut entry.charged) {
+                            self.used = self.used.checked_sub(&entry.launch.resources).expect("what was charged is part of what is used");
+                        }
                         self.ended_unsettled += 1;
                     }
                     entry.update = (**update).clone();
@@ -384,10 +398,18 @@ impl Agent {
                 if held.update.is_final {
                     self.ended_unsettled += 1;
                 } else {
-                    self.used = self.used.checked_add(&held.launch.resources).unwrap_or_default();
+                    self.charge(&mut entry);
                 }
                 self.tasks.insert(held.launch.task.clone(), entry);
             }
+        }
+    }
+
+    /// Counts an entry's resources as used, unless they clash with what is: then it is about to be refused.
+    fn charge(&mut self, entry: &mut Entry) {
+        if let Some(used) = self.used.checked_add(&entry.launch.resources) {
+            self.used = used;
+            entry.charged = true;
         }
     }
 
@@ -401,7 +423,12 @@ impl Agent {
         if invitation.epoch >= self.max_epoch && !matches!(self.standing, Standing::Asking { .. }) {
             let newer = invitation.epoch > self.max_epoch || !self.joined();
             if newer {
-                self.standing = Standing::Alone { hello_at_ms: now_ms + self.config.jitter_ms };
+                // Invitations are repeated: a later one does not put off what an earlier one began.
+                let at_ms = match self.standing {
+                    Standing::Alone { hello_at_ms } => hello_at_ms.min(now_ms + self.config.jitter_ms),
+                    _ => now_ms + self.config.jitter_ms,
+                };
+                self.standing = Standing::Alone { hello_at_ms: at_ms };
             }
         }
     }
@@ -409,7 +436,13 @@ impl Agent {
     fn hello(&mut self, now_ms: u64, told: usize, out: &mut Vec<Effect>) {
         if told == 0 {
             self.told = self.tasks.keys().cloned().collect();
+        } else {
+            // What was launched since the first part is told as well, or the leader would take it as gone.
+            let known: BTreeSet<&TaskId> = self.told.iter().collect();
+            let since: Vec<TaskId> = self.tasks.keys().filter(|id| !known.contains(id)).cloned().collect();
+            self.told.extend(since);
         }
+        self.hello_no += 1;
         let mut tasks = Vec::new();
         let mut bytes = 0;
         let mut next = told;
@@ -441,6 +474,7 @@ impl Agent {
             tasks,
             more: next < self.told.len(),
             continued: told > 0,
+            no: self.hello_no,
         };
         self.standing = Standing::Asking { until_ms: now_ms + ANSWER_WAIT_MS, told: next };
         out.push(Effect::Hello(Box::new(hello)));
@@ -451,12 +485,15 @@ impl Agent {
         match answer {
             Some(Welcome::Refused(refusal)) => out.push(Effect::Leave(refusal)),
             Some(Welcome::Welcome { epoch, beat_ms, .. }) if epoch >= self.max_epoch => {
-                if epoch > self.max_epoch {
-                    self.persist(Record::Epoch { epoch }, out);
-                }
+                let fenced = epoch == self.max_epoch;
                 self.hello_wait_ms = HELLO_WAIT_MS;
                 self.beat_ms = beat_ms.clamp(100, 3_600_000);
-                if told < self.told.len() {
+                if !fenced {
+                    // What was told before the fence may have changed by a command of the leader before. Only what is
+                    // told from here on is the whole truth for the new one.
+                    self.persist(Record::Epoch { epoch }, out);
+                    self.hello(now_ms, 0, out);
+                } else if told < self.told.len() {
                     self.hello(now_ms, told, out);
                 } else {
                     self.told.clear();
@@ -515,7 +552,10 @@ impl Agent {
             return;
         }
         if command.epoch > self.max_epoch {
-            self.persist(Record::Epoch { epoch: command.epoch }, out);
+            // A leader commands only whom it has taken in, and whom it takes in obeys its epoch by then.
+            self.standing = Standing::Alone { hello_at_ms: now_ms };
+            out.push(Effect::Say(format!("refused a command of epoch {}: this agent has not registered under it", command.epoch)));
+            return;
         }
         match command.order {
             Order::Launch { launches } => {
@@ -573,14 +613,25 @@ impl Agent {
         let running = entry.update.state == TaskState::Running;
         match &entry.killing {
             // The same order again: it is under way. A shorter grace is a new order.
-            Some((grace, _)) if *grace <= grace_ms => return,
+            Some((grace, _)) if *grace <= grace_ms && entry.kill_sent => return,
+            Some((grace, _)) if *grace <= grace_ms => {
+                let grace_ms = *grace;
+                return self.pass_kill(task, grace_ms, out);
+            }
             _ => {}
         }
         self.persist(Record::Killing { task: task.clone(), grace_ms, reason: reason.clone() }, out);
         if running {
             self.status(now_ms, task, TaskState::Killing, Some((reason.as_str(), format!("it has {} to end", Span(grace_ms)))), out);
         }
-        out.push(Effect::Kill { task: task.clone(), grace_ms });
+        self.pass_kill(task, grace_ms, out);
+    }
+
+    fn pass_kill(&mut self, task: &TaskId, grace_ms: u64, out: &mut Vec<Effect>) {
+        if let Some(entry) = self.tasks.get_mut(task) {
+            entry.kill_sent = true;
+            out.push(Effect::Kill { task: task.clone(), grace_ms });
+        }
     }
 
     fn on_started(&mut self, now_ms: u64, task: &TaskId, out: &mut Vec<Effect>) {
@@ -591,7 +642,7 @@ impl Agent {
         let killing = entry.killing.clone();
         self.status(now_ms, task, TaskState::Running, None, out);
         if let Some((grace_ms, _)) = killing {
-            out.push(Effect::Kill { task: task.clone(), grace_ms });
+            self.pass_kill(task, grace_ms, out);
         }
     }
 
@@ -675,6 +726,12 @@ impl Agent {
     }
 
     fn on_time(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
+        for task in std::mem::take(&mut self.unkilled) {
+            let wanted = self.tasks.get(&task).filter(|entry| !entry.update.is_final && !entry.kill_sent).and_then(|entry| entry.killing.clone());
+            if let Some((grace_ms, _)) = wanted {
+                self.pass_kill(&task, grace_ms, out);
+            }
+        }
         match self.standing {
             Standing::Alone { hello_at_ms } if hello_at_ms <= now_ms => self.hello(now_ms, 0, out),
             Standing::Asking { until_ms, .. } if until_ms <= now_ms => self.retry_hello(now_ms),
@@ -732,7 +789,7 @@ impl Entry {
             ts: String::new(),
             ts_ms: 0,
         };
-        Entry { launch: launch.clone(), update, unstored: VecDeque::new(), resend_ms: RESEND_MS, killing: None }
+        Entry { launch: launch.clone(), update, unstored: VecDeque::new(), resend_ms: RESEND_MS, killing: None, kill_sent: false, charged: false }
     }
 }
 

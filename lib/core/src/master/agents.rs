@@ -8,7 +8,7 @@ use crate::master::{AgentDoc, Caller, Effect, Lead, Reply, TaskEntry, Timer};
 use crate::resources::Resources;
 use crate::task::TaskState;
 use crate::wire::agent::{Beat, Beaten, Command, Held, Hello, Order, Welcome};
-use crate::wire::{PROTOCOL, Refusal, RefusalCode};
+use crate::wire::{Launch, PROTOCOL, Refusal, RefusalCode};
 
 /// Whether an agent can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +44,11 @@ pub struct AgentEntry {
     made: u64,
     /// The number of the last launch ordered in this epoch.
     pub(super) launch_no: u64,
-    /// Parts of a registration that are not whole yet.
+    /// Parts of a registration that are not whole yet, and the number of the last status when the first was made.
     parts: Vec<Held>,
+    parts_seq: u64,
+    /// The process and the number of the last part that was taken.
+    told: Option<(Nonce, u64)>,
     /// The epoch it registered under.
     pub(super) epoch: u64,
     watched: bool,
@@ -68,6 +71,8 @@ impl AgentEntry {
             made: 0,
             launch_no: 0,
             parts: Vec::new(),
+            parts_seq: 0,
+            told: None,
             epoch: 0,
             watched: false,
         }
@@ -76,10 +81,32 @@ impl AgentEntry {
     fn saw(&mut self, number: u64) {
         if number > self.seen {
             self.ahead.insert(number);
-            while self.ahead.remove(&(self.seen + 1)) {
-                self.seen += 1;
-            }
+            self.seen_up_to(self.seen);
         }
+    }
+
+    fn seen_up_to(&mut self, number: u64) {
+        self.seen = number;
+        self.ahead.retain(|ahead| *ahead > number);
+        while self.ahead.remove(&(self.seen + 1)) {
+            self.seen += 1;
+        }
+    }
+
+    /// Whether a part of a registration is the next one of its process, and not one that was repeated or overtaken.
+    fn takes_part(&mut self, hello: &Hello) -> bool {
+        let before = self.told.as_ref().filter(|(process, _)| *process == hello.incarnation).map(|(_, no)| *no);
+        let next = match before {
+            // An agent that does not number its registrations.
+            _ if hello.no == 0 => true,
+            Some(no) if hello.continued => hello.no == no + 1,
+            Some(no) => hello.no > no,
+            None => !hello.continued,
+        };
+        if next {
+            self.told = Some((hello.incarnation.clone(), hello.no));
+        }
+        next
     }
 }
 
@@ -108,18 +135,36 @@ impl Lead {
         }
         let was = known.map(|entry| (entry.state, entry.generation, entry.host.clone()));
         let agent = hello.agent.clone();
+        let welcome = Welcome::Welcome { epoch: self.epoch, master: self.config.master.clone(), beat_ms: self.config.agent_beat_ms };
+        if hello.max_epoch == self.epoch && !self.fenced.contains(&agent) {
+            // Another leader had this number before the store was lost, and its commands may still be on their way.
+            self.out.push(Effect::RaiseAbove { epoch: self.epoch });
+            return;
+        }
+        if hello.max_epoch < self.epoch {
+            // Until it obeys this epoch a command of an earlier leader can still change what it runs. It is told the
+            // epoch now and registers again once that is on its disk; only then its word is the whole truth.
+            self.fenced.insert(agent);
+            return self.reply(caller, Reply::Welcome(welcome));
+        }
         let entry = self.agents.entry(agent.clone()).or_insert_with(|| {
             AgentEntry::recovered(AgentDoc { host: hello.host.clone(), generation: hello.generation, unreachable: false }, 0)
         });
+        if !entry.takes_part(&hello) {
+            // Repeated or overtaken: what it tells is known, or no longer so.
+            return;
+        }
         if !hello.continued {
             entry.parts.clear();
+            entry.parts_seq = hello.status_seq;
         }
         entry.parts.extend(hello.tasks.iter().cloned());
-        let welcome = Welcome::Welcome { epoch: self.epoch, master: self.config.master.clone(), beat_ms: self.config.agent_beat_ms };
         if hello.more {
             return self.reply(caller, Reply::Welcome(welcome));
         }
         let reported = std::mem::take(&mut entry.parts);
+        let status_seq = entry.parts_seq;
+        let again = entry.state == AgentState::Active && entry.epoch == self.epoch;
         entry.state = AgentState::Active;
         entry.host = hello.host.clone();
         if entry.incarnation.as_ref() != Some(&hello.incarnation) || entry.epoch != self.epoch {
@@ -133,13 +178,17 @@ impl Lead {
         entry.isolation = hello.isolation.clone();
         entry.version = hello.version.clone();
         entry.heard_ms = self.now_ms;
-        entry.seen = hello.status_seq;
-        entry.made = hello.status_seq;
-        entry.ahead.clear();
+        entry.made = status_seq;
+        if again {
+            entry.seen_up_to(entry.seen.max(status_seq));
+        } else {
+            entry.ahead.clear();
+            entry.seen = status_seq;
+        }
         if was != Some((AgentState::Active, hello.generation, hello.host.clone())) {
             self.register_agent(&agent);
         }
-        self.take_books(&agent, hello.total, reported);
+        self.take_books(&agent, hello.total, reported, status_seq);
         match was {
             None => self.tell("agent_added", agent.to_string(), format!("agent {agent} on {} joined", hello.host)),
             Some((AgentState::Unreachable, ..)) => self.tell("agent_back", agent.to_string(), format!("agent {agent} on {} is back", hello.host)),
@@ -156,7 +205,7 @@ impl Lead {
     }
 
     /// Opens the agent's account anew from its own word: the agent is the truth about what it runs.
-    fn take_books(&mut self, agent: &AgentId, total: Resources, reported: Vec<Held>) {
+    fn take_books(&mut self, agent: &AgentId, total: Resources, reported: Vec<Held>, status_seq: u64) {
         self.rescind_on(agent, "agent_restarted");
         self.ledger.remove(agent);
         if let Err(error) = self.ledger.admit(agent.clone(), total) {
@@ -170,7 +219,7 @@ impl Lead {
         }
         let missing: Vec<TaskId> = self.tasks.iter().filter(|(id, entry)| entry.agent == *agent && !told.contains(*id)).map(|(id, _)| id.clone()).collect();
         for task in missing {
-            self.untold(agent, &task);
+            self.untold(agent, &task, status_seq);
         }
     }
 
@@ -193,13 +242,14 @@ impl Lead {
         if self.ended_rows.contains_key(&task) {
             return;
         }
+        if let Some(other) = self.tasks.get(&task).filter(|entry| entry.agent != *agent) {
+            let message = format!("agent {agent} reports task {task}, which is on agent {}", other.agent);
+            return self.tell("task_twice", agent.to_string(), message);
+        }
         let wish = self.tasks.get(&task).and_then(|entry| entry.killing.clone());
         let known = self.tasks.get(&task).map(|entry| entry.update.clone()).filter(|known| known.seq > update.seq && known.state != TaskState::Unreachable);
         let wish = wish.or_else(|| killing.then(|| (None, "asked".to_owned())));
-        if self.ledger.charge(agent, task.clone(), launch.framework.clone(), launch.resources.clone()).is_err() {
-            // More than the agent says it has: it is the agent's own admission that is wrong, and its word still counts.
-            self.tell("agent_overcommitted", agent.to_string(), format!("task {task} does not fit what agent {agent} reports"));
-        }
+        self.charge_known(agent, &launch);
         if let Some(framework) = self.frameworks.get_mut(&launch.framework) {
             framework.tasks.insert(task.clone());
         }
@@ -216,20 +266,32 @@ impl Lead {
         }
     }
 
-    /// A task that the leader believes on the agent and the agent does not know.
-    fn untold(&mut self, agent: &AgentId, task: &TaskId) {
+    /// A task that the leader believes on the agent and the agent did not tell.
+    fn untold(&mut self, agent: &AgentId, task: &TaskId, status_seq: u64) {
         let entry = &self.tasks[task];
-        let mine = entry.launch.launch.epoch == self.epoch;
-        if mine && !entry.confirmed {
-            // Ordered under this epoch and perhaps still on its way: order it again, it is spawned once at most.
-            let (framework, resources) = (entry.launch.framework.clone(), entry.launch.resources.clone());
-            if self.ledger.charge(agent, task.clone(), framework, resources).is_ok() {
-                self.order(task);
-                return;
-            }
+        // A status of it overtook the registration, which was made before the task was there.
+        let overtook = entry.update.agent_seq > status_seq;
+        // Ordered under this epoch and perhaps still on its way, or taken after the registration was made.
+        let under_way = entry.launch.launch.epoch == self.epoch && !entry.confirmed;
+        if !overtook && !under_way {
+            let message = format!("agent {agent} registered and does not know it");
+            return self.end_by_master(task, TaskState::Dropped, "agent_restarted", message);
         }
-        let message = format!("agent {agent} registered and does not know it");
-        self.end_by_master(task, TaskState::Dropped, "agent_restarted", message);
+        let launch = entry.launch.clone();
+        self.charge_known(agent, &launch);
+        if under_way {
+            // Ordered again: it is spawned once at most, and its agent says what became of it.
+            self.order(task);
+        }
+    }
+
+    /// Charges a task that is on an agent whether the books have room for it or not.
+    fn charge_known(&mut self, agent: &AgentId, launch: &Launch) {
+        let charged = self.ledger.charge(agent, launch.task.clone(), launch.framework.clone(), launch.resources.clone());
+        if let Err(error) = charged {
+            // It is the agent's own admission that is wrong, or its word is old; it counts all the same.
+            self.tell("agent_overcommitted", agent.to_string(), format!("task {} does not fit what agent {agent} reports: {error}", launch.task));
+        }
     }
 
     pub(super) fn on_beat(&mut self, caller: Caller, beat: &Beat) {
@@ -259,7 +321,10 @@ impl Lead {
     pub(super) fn saw_status(&mut self, agent: &AgentId, number: u64) {
         if let Some(entry) = self.agents.get_mut(agent) {
             entry.heard_ms = self.now_ms;
-            entry.saw(number);
+            // Before it registered here its tasks are not known, and what a status says of them is not kept.
+            if entry.state == AgentState::Active && entry.epoch == self.epoch {
+                entry.saw(number);
+            }
         }
     }
 
@@ -304,6 +369,7 @@ impl Lead {
         }
         self.epoch = epoch;
         self.since_ms = self.now_ms;
+        self.fenced.clear();
         self.invite_at_ms = Some(self.now_ms);
         let agents: Vec<AgentId> = self.agents.keys().cloned().collect();
         for agent in agents {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::condition::Condition;
 use crate::id::{FrameworkId, Name, Nonce, OfferId, Principal, TaskId};
-use crate::master::{AgentState, Caller, FRAMEWORKS_MAX, FrameworkDoc, Lead, Timer};
+use crate::master::{AgentState, Caller, Effect, FRAMEWORKS_MAX, FrameworkDoc, Lead, Timer};
 use crate::role::Role;
 use crate::wire::call::{Answer, Call, Claim, Demand, Push, Subscribe};
 use crate::wire::{Launch, PROTOCOL, Refusal, RefusalCode};
@@ -338,6 +338,9 @@ impl Lead {
         let mut waiting = Vec::new();
         for claim in claims {
             match self.verdict(framework, &claim) {
+                // The master's own last word goes through the stream: what the agent said before, and has forgotten
+                // since it was stored, is there before it.
+                Some(update) if update.is_final && update.agent_seq == 0 => self.out.push(Effect::Publish(Box::new(update))),
                 Some(update) => self.push(framework, Push::Known { update: Box::new(update) }),
                 None => waiting.push(claim),
             }

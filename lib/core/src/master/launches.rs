@@ -135,12 +135,15 @@ impl Lead {
             let offer = accept.offers.iter().find(|offer| !self.offers.contains_key(*offer)).expect("the caller saw one that is unknown");
             refused(RefusalCode::OfferGone, format!("offer {offer} was used, given back, taken back or has expired"))
         };
-        if accept.epoch == self.epoch || ids.is_empty() {
+        if ids.is_empty() {
             return gone();
         }
         let known = |id: &TaskId| self.tasks.get(id).map(|entry| &entry.launch.framework).or_else(|| self.ended_rows.get(id).map(|(update, _)| &update.framework)) == Some(&accept.framework);
         if ids.iter().all(known) {
             return Answer::Accepted { tasks: ids };
+        }
+        if accept.epoch == self.epoch {
+            return gone();
         }
         match self.agents.get(&accept.agent) {
             Some(agent) if agent.state == AgentState::Active && agent.epoch == self.epoch => gone(),
@@ -177,7 +180,8 @@ impl Lead {
 
     pub(super) fn on_status(&mut self, agent: &AgentId, update: Update) {
         // A status counts only on the subject of the agent that was given the task.
-        if update.agent.as_ref() != Some(agent) {
+        if update.agent.as_ref() != Some(agent) || update.agent_seq == 0 {
+            // A word of a master, also of this one, says nothing of what the agent knows.
             return;
         }
         self.saw_status(agent, update.agent_seq);

@@ -268,6 +268,8 @@ pub struct TaskEntry {
 pub struct Master {
     config: Config,
     wall_offset_ms: i64,
+    /// The highest epoch under which this process ever stood down.
+    burnt_epoch: u64,
     lead: Option<Box<Lead>>,
 }
 
@@ -284,6 +286,8 @@ pub struct Lead {
     seed: Seed,
     ledger: Ledger,
     agents: BTreeMap<AgentId, AgentEntry>,
+    /// Agents that were told this epoch by this leader: who obeys it without having been told obeys another leader's.
+    fenced: BTreeSet<AgentId>,
     frameworks: BTreeMap<FrameworkId, Framework>,
     names: BTreeMap<(Principal, Name), FrameworkId>,
     tasks: BTreeMap<TaskId, TaskEntry>,
@@ -316,7 +320,7 @@ enum Timer {
 impl Master {
     /// A standby.
     pub fn new(config: Config) -> Self {
-        Master { config, wall_offset_ms: 0, lead: None }
+        Master { config, wall_offset_ms: 0, burnt_epoch: 0, lead: None }
     }
 
     /// The epoch under which it leads, if it does.
@@ -343,10 +347,14 @@ impl Master {
     pub fn step(&mut self, now_ms: u64, event: Event) -> Vec<Effect> {
         match &event {
             Event::Clock { wall_ms } => self.wall_offset_ms = *wall_ms as i64 - now_ms as i64,
-            Event::StepDown => self.lead = None,
+            Event::StepDown => {
+                if let Some(lead) = self.lead.take() {
+                    self.burnt_epoch = self.burnt_epoch.max(lead.epoch);
+                }
+            }
             Event::Lead { epoch, seed, registry } => {
                 // A burnt epoch is never led again, whatever a late success says.
-                if self.lead.as_ref().is_none_or(|lead| lead.epoch < *epoch) {
+                if *epoch > self.burnt_epoch && self.lead.as_ref().is_none_or(|lead| lead.epoch < *epoch) {
                     let wall = Wall(now_ms.saturating_add_signed(self.wall_offset_ms));
                     self.lead = Some(Box::new(Lead::begin(self.config.clone(), now_ms, wall, *epoch, *seed, registry)));
                 }
@@ -388,6 +396,7 @@ impl Lead {
             seed: Seed::new(seed),
             ledger: Ledger::default(),
             agents: BTreeMap::new(),
+            fenced: BTreeSet::new(),
             frameworks: BTreeMap::new(),
             names: BTreeMap::new(),
             tasks: BTreeMap::new(),

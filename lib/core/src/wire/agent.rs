@@ -47,6 +47,9 @@ pub struct Hello {
     /// True for all parts but the first.
     #[serde(default)]
     pub continued: bool,
+    /// Rises by one with each registration, and each part of one, of this process: one that was overtaken is noticed.
+    #[serde(default)]
+    pub no: u64,
 }
 
 /// A task on an agent's disk: the launch and the latest status.
