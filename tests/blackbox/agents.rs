@@ -101,6 +101,26 @@ fn a_killed_supervisor() {
     }
 }
 
+/// Shows that an agent which is asked to end leaves its tasks running, or ends them if told so, and then leaves nothing behind.
+#[test]
+fn asked_to_end() {
+    let mut cluster = Cluster::start();
+    let mut gate = Gate::new(&cluster, "gate");
+    let mut run = cluster.launching(&["-c", &format!("echo ready; : <{}; exit 13", gate.text())]);
+    run.until_line("ready");
+    cluster.stop_agent(0);
+    gate.open();
+    cluster.start_agent(0);
+    run.finish().expect(13);
+
+    let mut cluster = Cluster::with(Shape { agent_args: vec!["--kill-tasks-on-exit"], ..Shape::default() });
+    let mut run = cluster.launching(&["--retries-lost", "0", "-c", "echo ready; trap 'exit 14' TERM; while :; do sleep 0.05; done"]);
+    run.until_line("ready");
+    cluster.stop_agent(0);
+    run.finish().expect(14);
+    assert_eq!(cluster.cgroups_left(), Vec::<std::path::PathBuf>::new());
+}
+
 /// Shows that tasks are placed on the other agent while one is away, and on both when it is back.
 #[test]
 fn one_of_two() {

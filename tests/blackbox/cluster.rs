@@ -1,5 +1,6 @@
 //! A cluster of real processes for one test alone: a bus, masters and agents on free ports, in a temporary directory
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -191,6 +192,30 @@ impl Cluster {
         Running::start(&mut self.command("meso-launch", args))
     }
 
+    /// Asks an agent to end, and waits for it.
+    pub fn stop_agent(&mut self, at: usize) {
+        let mut agent = self.agents[at].take().expect("it was started");
+        assert!(signal(agent.child.id(), "TERM"), "it runs");
+        until("the agent ends when asked to", || agent.child.try_wait().expect("it is our child").is_some());
+    }
+
+    /// How an agent ended by itself.
+    pub fn agent_code(&mut self, at: usize) -> Option<i32> {
+        let agent = self.agents[at].as_mut().expect("it was started");
+        let mut status = None;
+        until("the agent ends", || {
+            status = agent.child.try_wait().expect("it is our child");
+            status.is_some()
+        });
+        status?.code()
+    }
+
+    /// Directories of cgroups that an agent made and that are still there.
+    pub fn cgroups_left(&self) -> Vec<PathBuf> {
+        let ids = self.agent_ids();
+        cgroup_trees().iter().flat_map(|tree| ids.iter().map(|id| tree.join("meso").join(id))).filter(|dir| dir.exists()).collect()
+    }
+
     /// Waits until no task lives and no framework is known.
     pub fn until_idle(&self) {
         until("no task is left", || self.tool("meso-ps", &["-q"]).expect(0).out.is_empty());
@@ -232,6 +257,12 @@ impl Cluster {
 
     pub fn work_dir(&self, at: usize) -> PathBuf {
         self.dir.path().join(format!("agent{at}"))
+    }
+
+    /// Where an agent's containers and their supervisors work: its directory leads there.
+    pub fn containers_dir(&self, at: usize) -> PathBuf {
+        let dir = self.work_dir(at).join("containers");
+        fs::read_link(dir.join(".control")).unwrap_or(dir)
     }
 
     pub fn start_master(&mut self, at: usize) {
@@ -309,11 +340,9 @@ impl Cluster {
         }
     }
 
-    /// The ids of all agents, read from their logs: what they are called in cgroups.
-    fn agent_ids(&self) -> Vec<String> {
-        let text = |at: usize| fs::read(self.work_dir(at).join("journal")).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        let id = |text: &str| Some(text[text.find("\"agent_")? + 1..].split('"').next()?.to_owned());
-        (0..self.shape.agents.len()).filter_map(|at| id(&text(at).ok()?)).collect()
+    /// The ids of all agents there ever were, as they said them: what they are called in cgroups.
+    fn agent_ids(&self) -> BTreeSet<String> {
+        self.logs().split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("agent_")).map(str::to_owned).collect()
     }
 
     fn show_logs(&self) {
@@ -340,7 +369,8 @@ impl Drop for Cluster {
             daemon.kill();
         }
         for _ in 0..SWEEPS_MAX {
-            let left = processes_of(self.dir.path());
+            let mut left = processes_of(self.dir.path());
+            left.extend((0..self.agents.len()).flat_map(|at| processes_of(&self.containers_dir(at))));
             if left.is_empty() {
                 break;
             }
@@ -350,10 +380,11 @@ impl Drop for Cluster {
             }
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
-        for id in self.agent_ids() {
-            for tree in cgroup_trees() {
-                remove_cgroup(&tree.join("meso").join(&id));
-            }
+        for dir in self.cgroups_left() {
+            remove_cgroup(&dir);
+        }
+        for at in 0..self.agents.len() {
+            let _ = fs::remove_dir_all(self.containers_dir(at));
         }
     }
 }

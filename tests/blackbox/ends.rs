@@ -38,7 +38,7 @@ fn descendants_end_too() {
         cluster.tool("meso-kill", &["--grace", "200ms", id.trim()]).expect(0);
         cluster.tool("meso-wait", &["-q", id.trim()]);
         assert!(!is_alive(pid("asked")), "it outlived a task that was ended, {contained:?}");
-        until("no supervisor is left", || processes_of(&cluster.work_dir(0).join("containers")).is_empty());
+        until("no supervisor is left", || processes_of(&cluster.containers_dir(0)).is_empty());
         cluster.until_idle();
     }
 }

@@ -1,15 +1,20 @@
 //! Buses and masters that die under load: every task ends, none runs twice
 
+use std::thread;
+use std::time::Duration;
+
 use crate::cluster::{Cluster, Shape};
-use crate::process::{Ran, Running, until};
+use crate::process::{Ran, Running, signal, until};
 
 /// How many tasks are under way in each of these tests
 const TASKS: usize = 300;
+/// Faults after which a load that still runs is left in peace
+const FAULTS_MAX: usize = 20;
 
 /// Starts tasks that each leave a line in a file, in one write that no other can come between.
 fn load(cluster: &Cluster) -> Running {
     let command = format!("echo $MESO_INDEX >>{}; echo $MESO_INDEX", cluster.text_path("witness"));
-    cluster.launching(&["-n", &TASKS.to_string(), "-j", "20", "-R", "cpus=0.2,mem=16M", "-c", &command])
+    cluster.launching(&["-n", &TASKS.to_string(), "-j", "20", "--retries-lost", "20", "-R", "cpus=0.2,mem=16M", "-c", &command])
 }
 
 /// Waits until some tasks have run.
@@ -41,7 +46,7 @@ fn the_bus() {
     let run = load(&cluster);
     until_ran(&cluster, 40);
     cluster.bus.kill().expect("it runs");
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    thread::sleep(Duration::from_millis(500));
     cluster.bus.restart().expect("it starts again");
     until_ran(&cluster, 120);
     cluster.bus.restart().expect("it starts again");
@@ -56,7 +61,7 @@ fn a_bus_that_stands_still() {
     let run = load(&cluster);
     until_ran(&cluster, 40);
     cluster.bus.pause().expect("it runs");
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    thread::sleep(Duration::from_secs(3));
     cluster.bus.resume().expect("it is stopped");
     expect_each_once(&cluster, run);
     cluster.expect_all_alive();
@@ -116,9 +121,9 @@ fn a_leader_that_stands_still() {
     let run = load(&cluster);
     until_ran(&cluster, 40);
     let pid = cluster.master_pid(leader);
-    assert!(crate::process::signal(pid, "STOP"));
+    assert!(signal(pid, "STOP"));
     until_ran(&cluster, 150);
-    assert!(crate::process::signal(pid, "CONT"));
+    assert!(signal(pid, "CONT"));
     expect_each_once(&cluster, run);
     assert_eq!(cluster.leader(), 1 - leader);
     cluster.expect_all_alive();
@@ -133,7 +138,7 @@ fn a_master_alone() {
     let run = load(&cluster);
     until_ran(&cluster, 40);
     cluster.kill_master(0);
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    thread::sleep(Duration::from_millis(300));
     cluster.start_master(0);
     expect_each_once_beside(&cluster, run);
     steady.signal("USR1");
@@ -149,6 +154,62 @@ fn expect_each_once_beside(cluster: &Cluster, run: Running) {
     let mut numbers: Vec<usize> = cluster.lines_of("witness").iter().map(|line| line.parse().expect("a number alone")).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (1..=TASKS).collect::<Vec<_>>(), "each ran once");
+}
+
+/// Shows that no task is lost or repeated whatever dies or stands still, in whatever order.
+#[test]
+fn one_after_the_other() {
+    let mut cluster = with_standby();
+    let seed = std::env::var("MESO_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| u64::from(std::process::id()));
+    eprintln!("MESO_TEST_SEED={seed}");
+    let mut state = seed;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let mut run = load(&cluster);
+    until_ran(&cluster, 20);
+    for _ in 0..FAULTS_MAX {
+        if run.has_ended() {
+            break;
+        }
+        let one = random(2) as usize;
+        let pause = Duration::from_millis(100 + random(900));
+        match random(6) {
+            0 => {
+                eprintln!("the bus is killed for {pause:?}");
+                cluster.bus.kill().expect("it runs");
+                thread::sleep(pause);
+                cluster.bus.restart().expect("it starts again");
+            }
+            1 => {
+                eprintln!("master {one} is killed for {pause:?}");
+                cluster.kill_master(one);
+                thread::sleep(pause);
+                cluster.start_master(one);
+            }
+            2 => {
+                eprintln!("agent {one} is killed for {pause:?}");
+                cluster.kill_agent(one);
+                thread::sleep(pause);
+                cluster.start_agent(one);
+            }
+            stands_still => {
+                let pid = match stands_still {
+                    3 => cluster.bus.pid().expect("it runs"),
+                    4 => cluster.master_pid(one),
+                    _ => cluster.agent_pid(one),
+                };
+                eprintln!("process {pid} stands still for {pause:?}");
+                assert!(signal(pid, "STOP"));
+                thread::sleep(pause);
+                assert!(signal(pid, "CONT"));
+            }
+        }
+        thread::sleep(Duration::from_millis(random(1_500)));
+    }
+    expect_each_once(&cluster, run);
+    cluster.expect_all_alive();
 }
 
 /// Shows that agents, a master and a launcher come one after the other in any order, also before there is a bus.

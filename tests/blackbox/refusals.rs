@@ -36,6 +36,8 @@ fn launches() {
         (&[], "there is no command"),
         (&["--"], "there is no command"),
         (&["--", ""], "empty"),
+        (&["--", "echo", &long, &long, &long], "bytes"),
+        (&["-e", &format!("A={long}"), "-e", &format!("B={long}"), "-e", &format!("C={long}"), "--", "true"], "bytes"),
         (&["-R", "cpus=-1", "--", "true"], "-R: "),
         (&["-R", "cpus=NaN", "--", "true"], "-R: "),
         (&["-R", "cpus=inf", "--", "true"], "-R: "),

@@ -137,6 +137,22 @@ fn a_lost_launcher() {
     cluster.tool("meso-wait", &[&id]).expect_silent(143);
 }
 
+/// Shows that a terminal which goes away ends the task, or leaves it to itself if it is to be kept.
+#[test]
+fn a_hang_up() {
+    let cluster = Cluster::start();
+    let pid = |name: &str| fs::read_to_string(cluster.path(name)).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    for (what, name) in [("kill", "ended"), ("keep", "kept")] {
+        let run = cluster.launching(&["--on-disconnect", what, "-c", &format!("echo $$ >{}; exec sleep 1000", cluster.text_path(name))]);
+        until("it runs", || pid(name).is_some());
+        run.signal("HUP");
+        run.finish().expect_silent(129);
+    }
+    assert!(!is_alive(pid("ended").expect("it was there")));
+    assert!(is_alive(pid("kept").expect("it was there")));
+    assert_eq!(cluster.tool("meso-ps", &["-q"]).lines().len(), 1);
+}
+
 /// Shows that a stopped meso-launch which is continued goes on as if nothing had been, while its session lives.
 #[test]
 fn a_stopped_launcher() {

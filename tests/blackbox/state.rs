@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use meso_bus::testserver::{Server, ServerSpec};
 
@@ -87,6 +89,59 @@ fn no_place_to_work() {
     }
 }
 
+/// A small file system of a test's own, gone with it.
+struct Mount(PathBuf);
+
+impl Mount {
+    /// None where this user may not mount.
+    fn new(dir: &Path, bytes: u32) -> Option<Mount> {
+        fs::create_dir_all(dir).expect("it is ours");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={bytes},mode=755"), "meso-test"]).arg(dir).stderr(Stdio::null());
+        mount.status().is_ok_and(|status| status.success()).then(|| Mount(dir.to_owned()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Whoever still works there keeps it until its end.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Shows that an agent whose disk is full says so and ends, that its tasks run on, and that it finds them when there is room.
+#[test]
+fn a_full_disk() {
+    let mut cluster = Cluster::start();
+    cluster.kill_agent(0);
+    // It stays the agent it was, only on another file system.
+    let (dir, aside) = (cluster.work_dir(0), cluster.path("aside"));
+    fs::rename(&dir, &aside).expect("it is ours");
+    let Some(_mount) = Mount::new(&cluster.work_dir(0), 1 << 20) else {
+        return eprintln!("left out: this user may not mount");
+    };
+    assert!(Command::new("cp").arg("-a").arg(aside.join(".")).arg(&dir).status().expect("cp is everywhere").success());
+    cluster.start_agent(0);
+    let steady = cluster.launching(&["-c", "echo ready; trap 'exit 15' USR1; while :; do sleep 0.05; done"]);
+    until("it runs", || steady.out() == "ready\n");
+
+    let filler = cluster.work_dir(0).join("filler");
+    let filled = fs::write(&filler, vec![0; 2 << 20]).expect_err("it does not fit");
+    assert_eq!(filled.raw_os_error(), Some(28), "{filled}");
+    // A line may still fit where the log's last block has room.
+    let others = cluster.launching(&["-n", "50", "-R", "cpus=0.5,mem=16M", "-c", &format!("echo $MESO_INDEX >>{}", cluster.text_path("witness"))]);
+    assert_eq!(cluster.agent_code(0), Some(78));
+    let said = cluster.agent_log(0);
+    assert!(said.contains("journal: no space left on device") && said.contains("  try: "), "{said}");
+    fs::remove_file(&filler).expect("it is ours");
+    cluster.start_agent(0);
+    others.finish().expect(0);
+    assert_eq!(cluster.lines_of("witness").iter().collect::<std::collections::BTreeSet<_>>().len(), 50);
+    assert_eq!(cluster.lines_of("witness").len(), 50, "none ran twice");
+    steady.signal("USR1");
+    steady.finish().expect(15);
+}
+
 /// Shows that tasks which hold more than an agent is now to give keep it from starting, with what to do.
 #[test]
 fn less_than_runs() {
@@ -106,9 +161,9 @@ fn less_than_runs() {
 /// A bus without masters, and a tool that looks for it.
 fn alone(server: &Server, name: &str, args: &[&str], url: &str) -> Running {
     let dir = server.log_path().parent().expect("a file is in a directory").join("agent");
-    let mut command = std::process::Command::new(crate::cluster::program(name));
+    let mut command = Command::new(crate::cluster::program(name));
     command.args(args).env_clear().env("PATH", "/usr/bin:/bin").env("MESO_NATS_URL", url).env("MESO_WORK_DIR", dir);
-    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Running::start(&mut command)
 }
 
