@@ -48,7 +48,7 @@ struct Args {
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
     /// Contain tasks in cgroups if this machine has them and lets us, or never
-    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "off"])]
+    #[arg(long, value_name = "WHEN", env = "MESO_CGROUPS", default_value = "auto", value_parser = ["auto", "off"])]
     cgroups: String,
     /// How much of each output of a task is kept
     #[arg(long, value_name = "SIZE", default_value = "1G")]
