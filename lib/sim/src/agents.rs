@@ -24,7 +24,7 @@ const BEAT_GIVE_UP_MS: u64 = 3_000;
 /// How long an end on the machine takes to reach the agent's process, at most, milliseconds.
 const LOCAL_MS_MAX: u64 = 20;
 /// An agent crashes between two effects once in so many batches that are written to its disk.
-const CRASH_ONCE_IN: u64 = 150;
+const CRASH_ONCE_IN: u64 = 40;
 
 /// An agent's machine, with or without the agent's process.
 #[derive(Debug)]
@@ -131,6 +131,7 @@ impl World {
         site.secret = Some(secret);
         if site.disk.is_long() && self.plant != Plant::NoSync {
             site.disk.rewrite(&machine.snapshot());
+            self.judge.rewritten(which);
             self.tally.add(Count::LogRewritten);
         } else {
             site.disk.append(&[machine.head()]);
@@ -221,10 +222,6 @@ impl World {
     }
 
     pub(crate) fn agent_beaten(&mut self, which: usize, beaten: Option<Beaten>) {
-        let beaten = match beaten {
-            Some(beaten) if self.plant == Plant::SettleUnseen => Some(Beaten { seen: u64::MAX >> 1, ..beaten }),
-            other => other,
-        };
         self.agent_event(which, Event::Beaten(beaten));
     }
 
@@ -239,7 +236,7 @@ impl World {
             }
         }
         let epoch = command.epoch;
-        if self.plant == Plant::NoFence {
+        if self.plant.obeys_all() {
             command.epoch = command.epoch.max(machine.max_epoch());
         }
         let repeated: Vec<Launch> = match &command.order {
@@ -277,7 +274,12 @@ impl World {
         let local_ms = self.agents[which].clock.local_ms(self.now_ms);
         self.step(which as u64);
         let Some(machine) = self.agents[which].machine.as_mut() else { return };
+        let obeyed = machine.max_epoch();
+        let welcomed = matches!(event, Event::Welcome(_));
         let effects = machine.step(local_ms, event);
+        if welcomed && machine.max_epoch() > obeyed {
+            self.tally.add(Count::FencedFirst);
+        }
         self.perform_agent(which, effects);
     }
 
@@ -356,7 +358,7 @@ impl World {
                 self.judge.sent(which, &update);
                 self.story.tell(self.now_ms, || format!("agent {which} says {} of {} ({})", update.state, update.task, update.seq));
                 if update.reason.as_deref() == Some("agent_full") {
-                    self.tally.add(Count::AgentFull);
+                    self.refused_full += 1;
                 }
                 if self.plant == Plant::AckBeforeStored {
                     let event = Event::Stored { task: update.task.clone(), seq: update.seq, ok: true };

@@ -129,7 +129,7 @@ impl World {
     /// A status reaches the bus: whoever listens hears it, the stream stores it, its sender is told.
     fn bus_stores(&mut self, update: Rc<Update>) {
         for which in 0..self.masters.len() {
-            if self.masters[which].listens() {
+            if self.masters[which].listens() && update.agent_seq > 0 {
                 self.send(Site::Bus, Site::Master(which), Msg::Status(Rc::clone(&update)));
             }
         }
@@ -147,7 +147,7 @@ impl World {
         }
         if self.stream.store(&update, self.now_ms) {
             self.tally.add(Count::StatusStored);
-            self.judge.stored(&update);
+            self.judge.stored(&update, sender);
             if let Some(client) = reader {
                 self.client_reads_soon(client);
             }

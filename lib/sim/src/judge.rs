@@ -66,16 +66,18 @@ pub struct Judge {
     now_ms: u64,
     spawned: BTreeMap<LaunchId, usize>,
     tasks: HashMap<TaskId, Truth>,
-    owners: HashMap<u64, (usize, u64)>,
+    owners: HashMap<(u64, Option<usize>), (usize, u64)>,
     /// The numbers of the statuses on each agent's disk: all up to this one.
     written: Vec<u64>,
     obeyed: Vec<u64>,
+    /// Whose log was rewritten: what was not stored by then is told as its last status only.
+    rewritten: Vec<bool>,
 }
 
 impl Judge {
     /// A judge of so many agents.
     pub fn new(agents: usize) -> Self {
-        Judge { written: vec![0; agents], obeyed: vec![0; agents], ..Judge::default() }
+        Judge { written: vec![0; agents], obeyed: vec![0; agents], rewritten: vec![false; agents], ..Judge::default() }
     }
 
     /// Says what time it is.
@@ -156,6 +158,11 @@ impl Judge {
         }
     }
 
+    /// An agent has rewritten its log.
+    pub fn rewritten(&mut self, agent: usize) {
+        self.rewritten[agent] = true;
+    }
+
     /// An agent sends a status.
     pub fn sent(&mut self, agent: usize, update: &Update) {
         if update.agent_seq > self.written[agent] {
@@ -164,7 +171,8 @@ impl Judge {
     }
 
     /// A status is in the stream, where everybody can see it.
-    pub fn stored(&mut self, update: &Update) {
+    pub fn stored(&mut self, update: &Update, agent: Option<usize>) {
+        let gaps = agent.is_none_or(|agent| self.rewritten[agent]);
         let Some(truth) = self.tasks.get_mut(&update.task) else { return };
         if update.agent_seq > 0 {
             let (seq, state) = truth.stored.unwrap_or((0, TaskState::Staging));
@@ -175,7 +183,7 @@ impl Judge {
             if !state.may_become(update.state) {
                 return self.fail(law::STATES, || format!("{} of task {} was stored after {state}", update.state, update.task));
             }
-            if update.seq != seq + 1 && state.is_final() {
+            if update.seq != seq + 1 && !gaps {
                 return self.fail(law::STATES, || format!("number {} of task {} was stored after number {seq}", update.seq, update.task));
             }
         }
@@ -218,9 +226,10 @@ impl Judge {
         }
     }
 
-    /// A master acts under an epoch.
-    pub fn acts(&mut self, master: usize, run: u64, epoch: u64) {
-        let owner = *self.owners.entry(epoch).or_insert((master, run));
+    /// A master commands an agent under an epoch. Where the record of all epochs can be lost, a leader may take a number
+    /// again that none of its agents knows: then the epoch has one owner for each agent.
+    pub fn acts(&mut self, master: usize, run: u64, epoch: u64, agent: usize, forgetful: bool) {
+        let owner = *self.owners.entry((epoch, forgetful.then_some(agent))).or_insert((master, run));
         if owner != (master, run) {
             self.fail(law::EPOCH, || format!("master {master} (run {run}) acts under epoch {epoch}, which is of master {} (run {})", owner.0, owner.1));
         }

@@ -58,7 +58,14 @@ impl World {
             }
             Msg::Request(caller, ask) => {
                 let event = match ask {
-                    Ask::Hello(hello) => Event::Hello { caller, hello },
+                    Ask::Hello(mut hello) => {
+                        if self.plant == Plant::TwiceTheBooks {
+                            hello.total.cpus = hello.total.cpus.checked_mul(2).expect("a small number");
+                            hello.total.mem = hello.total.mem.checked_mul(2).expect("a small number");
+                        }
+                        self.story.tell(self.now_ms, || format!("master {which} hears {} register: number {}, {} tasks, epoch {}, statuses up to {}", hello.agent, hello.no, hello.tasks.len(), hello.max_epoch, hello.status_seq));
+                        Event::Hello { caller, hello }
+                    }
                     Ask::Beat(beat) => Event::Beat { caller, beat },
                     Ask::Call(principal, call) => {
                         if let Some(client) = self.clients.iter().position(|client| client.principal == principal)
@@ -108,15 +115,20 @@ impl World {
         let local_ms = site.clock.local_ms(self.now_ms);
         let leads = matches!(event, Event::Lead { .. } | Event::Raised { .. });
         // A leader that may not act at this moment is not asked: what it would say could not be said.
-        if site.machine.epoch().is_some() && !leads && site.acts(self.now_ms).is_none() && self.plant != Plant::NoSelfStop {
+        if site.machine.epoch().is_some() && !leads && site.acts(self.now_ms).is_none() && !self.plant.goes_on() {
             self.tally.add(Count::EffectsDropped);
             return;
         }
-        let quiet = matches!(event, Event::Beat { .. });
+        let moves = moves(&event);
+        let hello = matches!(event, Event::Hello { .. });
         self.step(400 + which as u64);
         let effects = self.masters[which].machine.step(local_ms, event);
-        if !quiet {
+        // What an event that moves nothing leaves wrong is seen at the next one that does.
+        if moves && !effects.is_empty() {
             self.check_books(which);
+        }
+        if hello && effects.is_empty() {
+            self.tally.add(Count::StaleHello);
         }
         if !effects.is_empty() {
             self.perform_master(which, effects.into());
@@ -130,7 +142,7 @@ impl World {
             self.judge.fail(law::BOOKS, || format!("master {which}: {why}"));
             return;
         }
-        for site in &self.agents {
+        for site in self.agents.iter().filter(|_| !matches!(self.plant, Plant::TwiceTheTotal | Plant::TwiceTheBooks)) {
             if lead.ledger().total(&site.id).is_some_and(|total| *total != site.total) {
                 self.judge.fail(law::BOOKS, || format!("master {which} believes in another total of agent {}", site.id));
                 return;
@@ -148,7 +160,7 @@ impl World {
                 }
                 continue;
             };
-            if self.masters[which].acts(self.now_ms).is_none() && self.plant != Plant::NoSelfStop {
+            if self.masters[which].acts(self.now_ms).is_none() && !self.plant.goes_on() {
                 self.tally.add(Count::EffectsDropped);
                 effects.push_front(effect);
                 if effects.iter().any(|effect| matches!(effect, Effect::Registry { .. })) {
@@ -215,7 +227,6 @@ impl World {
                 }
             }
             Effect::Command { agent, secret, command } => {
-                self.judge.acts(which, run, epoch);
                 if command.epoch != epoch {
                     let other = command.epoch;
                     self.judge.fail(law::EPOCH, || format!("master {which} leads under {epoch} and commands under {other}"));
@@ -227,6 +238,7 @@ impl World {
                     }
                 }
                 if let Some(site) = self.agents.iter().position(|site| site.id == agent) {
+                    self.judge.acts(which, run, epoch, site, self.plan.faults.store_loss);
                     self.send(here, Site::Agent(site), Msg::Command(agent, secret, Box::new(command)));
                 }
             }
@@ -279,5 +291,15 @@ impl World {
             return self.judge.fail(law::LIVES, || format!("master {which} ends task {task}: its framework is gone, yet nothing kept it from speaking"));
         }
         self.clients[client].excuse();
+    }
+}
+
+/// Whether an event can move resources.
+fn moves(event: &Event) -> bool {
+    match event {
+        Event::Beat { .. } | Event::Query { .. } | Event::Clock { .. } | Event::Standby { .. } => false,
+        Event::Status { update, .. } => update.is_final,
+        Event::Call { call, .. } => matches!(**call, Call::Accept(_) | Call::Decline { .. } | Call::Leave { .. } | Call::Teardown { .. } | Call::Subscribe(_)),
+        _ => true,
     }
 }

@@ -12,7 +12,7 @@ const RATE_SEEDS: std::ops::Range<u64> = 0..400;
 /// Seeds tried for each planted bug.
 const PLANT_SEEDS: u64 = 400;
 
-const USAGE: &str = "usage: meso-sim [--calm] [--plant BUG] [--lines N] (--seed N | --seeds FROM..TO | --rate | --plants)";
+const USAGE: &str = "usage: meso-sim [--calm] [--all] [--plant BUG] [--lines N] (--seed N | --seeds FROM..TO | --rate | --plants)";
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1)) {
@@ -28,12 +28,14 @@ fn main() -> ExitCode {
 fn run(mut args: impl Iterator<Item = String>) -> Result<bool, String> {
     let mut plant = Plant::None;
     let mut calm = false;
+    let mut all = false;
     let mut lines_max = STORY_LINES_MAX;
     let mut what = None;
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value"));
         match arg.as_str() {
             "--calm" => calm = true,
+            "--all" => all = true,
             "--plant" => {
                 let word = value()?;
                 plant = Plant::parse(&word).ok_or(format!("there is no planted bug {word:?}"))?;
@@ -54,6 +56,9 @@ fn run(mut args: impl Iterator<Item = String>) -> Result<bool, String> {
         }
     }
     let seeds = what.ok_or("no seed is given")?;
+    if all {
+        return sweep(seeds, calm, plant).map_err(|error| error.to_string());
+    }
     many(seeds, calm, plant, lines_max).map_err(|error| error.to_string())
 }
 
@@ -89,6 +94,20 @@ fn many(seeds: std::ops::Range<u64>, calm: bool, plant: Plant, lines_max: usize)
     writeln!(out, "{tally}")?;
     writeln!(out, "seeds {seeds:?}: {steps} steps, {:.1} simulated hours, no invariant broken", simulated_ms as f64 / 3_600_000.0)?;
     Ok(true)
+}
+
+/// Runs all seeds; one line for each that breaks an invariant.
+fn sweep(seeds: std::ops::Range<u64>, calm: bool, plant: Plant) -> io::Result<bool> {
+    let mut out = io::stdout().lock();
+    let mut failed = 0;
+    for seed in seeds.clone() {
+        if let Some(violation) = World::new(plan_of(seed, calm), plant, 0).run().violation {
+            failed += 1;
+            writeln!(out, "seed {seed} at {:.3} s: {}: {}", violation.at_ms as f64 / 1000.0, violation.law, violation.what)?;
+        }
+    }
+    writeln!(out, "seeds {seeds:?}: {failed} broke an invariant")?;
+    Ok(failed == 0)
 }
 
 /// How many steps a second, every invariant checked, on one core.

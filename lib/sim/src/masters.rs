@@ -46,6 +46,8 @@ pub struct MasterSite {
     /// What the lease waits for: reads, writes and pings with the time at which they are given up.
     pub(crate) asked: Vec<(u64, lease::Event)>,
     pub(crate) since_ms: u64,
+    /// Planted: it takes the epoch before its own.
+    pub(crate) reuses: bool,
 }
 
 impl MasterSite {
@@ -70,6 +72,7 @@ impl MasterSite {
             queue: VecDeque::new(),
             asked: Vec::new(),
             since_ms: 0,
+            reuses: false,
         }
     }
 
@@ -80,7 +83,7 @@ impl MasterSite {
 
     /// The epoch under which it may act now.
     pub(crate) fn acts(&self, now_ms: u64) -> Option<u64> {
-        self.lease.leads(self.clock.local_ms(now_ms)).filter(|epoch| self.machine.epoch() == Some(*epoch))
+        self.lease.leads(self.clock.local_ms(now_ms)).map(|epoch| if self.reuses { epoch.saturating_sub(1).max(1) } else { epoch }).filter(|epoch| self.machine.epoch() == Some(*epoch))
     }
 
     /// When its machines want to be woken, true time.
@@ -133,7 +136,7 @@ impl World {
         config.agent_beat_ms = self.plan.agent_beat_ms;
         config.agent_timeout_ms = self.plan.agent_timeout_ms;
         config.offer_timeout_ms = self.plan.offer_ms;
-        self.masters[which] = MasterSite { run, clock, alive: true, connected: true, machine: Master::new(config), ..fresh };
+        self.masters[which] = MasterSite { run, clock, alive: true, connected: true, reuses: self.plant == Plant::EpochReused, machine: Master::new(config), ..fresh };
         self.story.tell(self.now_ms, || format!("master {which} starts"));
         if !self.wires[Site::Master(which).index()].is_whole() {
             self.lease_event(which, lease::Event::Disconnected);
@@ -161,6 +164,10 @@ impl World {
         let now_ms = self.now_ms;
         while let Some(place) = self.masters[which].asked.iter().position(|(at_ms, _)| *at_ms <= now_ms) {
             let (_, event) = self.masters[which].asked.remove(place);
+            let event = match event {
+                lease::Event::CasUnknown { attempt } if self.plant == Plant::AmbiguousIsDone => lease::Event::CasDone { attempt, revision: self.store.lease().0 },
+                other => other,
+            };
             self.lease_event(which, event);
         }
         let local_ms = self.masters[which].clock.local_ms(now_ms);
@@ -246,7 +253,7 @@ impl World {
                     _ => Count::LeaseLost,
                 });
                 self.story.tell(self.now_ms, || format!("master {which} stands down from epoch {epoch}: {why:?}"));
-                if self.plant != Plant::NoSelfStop {
+                if !self.plant.goes_on() {
                     self.step_down(which);
                 }
             }

@@ -11,7 +11,7 @@ pub enum Plant {
     NoSync,
     /// An agent forgets in a restart which epoch it obeyed.
     ForgetEpoch,
-    /// An agent obeys commands of a former leader.
+    /// An agent obeys commands of a former leader. That leader's self-stop holds against it.
     NoFence,
     /// An agent spawns a launch again when it is repeated.
     SpawnRepeated,
@@ -27,14 +27,16 @@ pub enum Plant {
     TwiceTheTotal,
     /// An agent does not tell what it runs when it registers.
     HelloWithoutTasks,
-    /// An agent takes every status as seen by the leader.
-    SettleUnseen,
     /// A new leader takes the epoch of the one before.
     EpochReused,
     /// A write to the lease without an answer counts as done.
     AmbiguousIsDone,
     /// A leader goes on acting after its lease has lapsed.
     NoSelfStop,
+    /// Both: leaders go on, and agents obey them.
+    NoSelfStopNoFence,
+    /// A leader believes that agents have twice as much. Their own admission holds against it.
+    TwiceTheBooks,
     /// A new leader does not read the registry and the old one is lost.
     RegistryForgotten,
     /// Clients make the same task ids as one another.
@@ -44,12 +46,11 @@ pub enum Plant {
 }
 
 impl Plant {
-    /// All bugs with their words.
+    /// The bugs that break an invariant, with their words.
     pub const ALL: &[(Plant, &str)] = &[
         (Plant::SpawnBeforePersist, "spawn-before-persist"),
         (Plant::NoSync, "no-sync"),
         (Plant::ForgetEpoch, "forget-epoch"),
-        (Plant::NoFence, "no-fence"),
         (Plant::SpawnRepeated, "spawn-repeated"),
         (Plant::AckBeforeStored, "ack-before-stored"),
         (Plant::SendBeforePersist, "send-before-persist"),
@@ -57,17 +58,30 @@ impl Plant {
         (Plant::KillOnRestart, "kill-on-restart"),
         (Plant::TwiceTheTotal, "twice-the-total"),
         (Plant::HelloWithoutTasks, "hello-without-tasks"),
-        (Plant::SettleUnseen, "settle-unseen"),
         (Plant::EpochReused, "epoch-reused"),
         (Plant::AmbiguousIsDone, "ambiguous-is-done"),
         (Plant::NoSelfStop, "no-self-stop"),
+        (Plant::NoSelfStopNoFence, "no-self-stop-no-fence"),
         (Plant::RegistryForgotten, "registry-forgotten"),
         (Plant::IdsReused, "ids-reused"),
         (Plant::UnknownIsRefused, "unknown-is-refused"),
     ];
 
+    /// Bugs against which a second defence holds: nothing breaks while only one is planted.
+    pub const HELD: &[(Plant, &str)] = &[(Plant::NoFence, "no-fence"), (Plant::TwiceTheBooks, "twice-the-books")];
+
+    /// Whether leaders go on after their lease.
+    pub fn goes_on(self) -> bool {
+        matches!(self, Plant::NoSelfStop | Plant::NoSelfStopNoFence)
+    }
+
+    /// Whether agents obey whatever epoch.
+    pub fn obeys_all(self) -> bool {
+        matches!(self, Plant::NoFence | Plant::NoSelfStopNoFence)
+    }
+
     /// Reads the word of a bug.
     pub fn parse(word: &str) -> Option<Plant> {
-        Plant::ALL.iter().find(|(_, name)| *name == word).map(|(plant, _)| *plant)
+        Plant::ALL.iter().chain(Plant::HELD).find(|(_, name)| *name == word).map(|(plant, _)| *plant)
     }
 }

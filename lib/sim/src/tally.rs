@@ -60,7 +60,6 @@ counts! {
     RepeatedLaunch "repeated launch not spawned",
     AgentUnreachable "agent marked unreachable",
     AgentBack "unreachable agent came back",
-    AgentFull "launch refused by the agent's own admission",
     KilledBeforeStart "task killed before it started",
     Offered "offers made",
     Expired "offer expired",

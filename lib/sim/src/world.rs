@@ -85,6 +85,8 @@ pub struct Outcome {
     pub simulated_ms: u64,
     /// What happened how often.
     pub tally: Tally,
+    /// How many launches agents refused because they did not fit; none while the books are right.
+    pub refused_full: u64,
     /// A number that is the same for the same run.
     pub trace: u64,
 }
@@ -115,6 +117,7 @@ pub struct World {
     pub story: Story,
     steps: u64,
     steps_here: u64,
+    pub(crate) refused_full: u64,
     trace: u64,
     converged: bool,
 }
@@ -153,6 +156,7 @@ impl World {
             story: Story::new(lines_max),
             steps: 0,
             steps_here: 0,
+            refused_full: 0,
             trace: 0,
             converged: false,
         }
@@ -182,7 +186,7 @@ impl World {
             let why = self.unsettled().unwrap_or_else(|| "nothing is left to happen".to_owned());
             self.judge.fail(law::LIVENESS, || format!("{} s after the faults: {why}", CONVERGE_MS / 1000));
         }
-        Outcome { violation: self.judge.violation.clone(), steps: self.steps, simulated_ms: self.now_ms, tally: self.tally.clone(), trace: self.trace }
+        Outcome { violation: self.judge.violation.clone(), steps: self.steps, simulated_ms: self.now_ms, tally: self.tally.clone(), refused_full: self.refused_full, trace: self.trace }
     }
 
     fn begin(&mut self) {
