@@ -49,7 +49,7 @@ impl World {
             LeaseAsk::Read { attempt } => {
                 if self.store_down {
                     if self.seed.below(2) == 0 {
-                        self.send(Site::Bus, there, Msg::LeaseAnswer(run, lease::Event::ReadFailed { attempt }));
+                        self.send(Site::Bus, there, Msg::LeaseAnswer(run, Box::new(lease::Event::ReadFailed { attempt })));
                     }
                     return;
                 }
@@ -61,7 +61,7 @@ impl World {
                         self.tally.add(Count::StaleRead);
                     }
                 }
-                self.send(Site::Bus, there, Msg::LeaseAnswer(run, lease::Event::Found { attempt, revision, record }));
+                self.send(Site::Bus, there, Msg::LeaseAnswer(run, Box::new(lease::Event::Found { attempt, revision, record })));
             }
             LeaseAsk::Cas { attempt, expect, record } => {
                 if self.mood() {
@@ -88,7 +88,7 @@ impl World {
                     self.tally.add(Count::CasAmbiguous);
                     return;
                 }
-                self.send(Site::Bus, there, Msg::LeaseAnswer(run, event));
+                self.send(Site::Bus, there, Msg::LeaseAnswer(run, Box::new(event)));
             }
             LeaseAsk::Ping { attempt, holder } => {
                 let listener = match holder {
@@ -103,7 +103,7 @@ impl World {
                         lease::Event::PingHeard { attempt, nonce }
                     }
                 };
-                self.send(Site::Bus, there, Msg::LeaseAnswer(run, event));
+                self.send(Site::Bus, there, Msg::LeaseAnswer(run, Box::new(event)));
             }
         }
     }

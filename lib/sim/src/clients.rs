@@ -1,6 +1,7 @@
 //! The outside of a client: its jobs, its calls, the stream it reads.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use meso_core::id::{FrameworkId, Name, Nonce, Principal, TaskId};
 use meso_core::launcher::{Config, Effect, Event, Failure, Job, Launcher};
@@ -179,7 +180,7 @@ impl World {
     pub(crate) fn client_hears(&mut self, which: usize, msg: Msg) {
         match msg {
             Msg::Push(framework, push) if self.clients[which].framework.as_ref() == Some(&framework) => self.client_event(which, Event::Push(*push)),
-            Msg::Live(update) => self.client_event(which, Event::Update(Box::new((*update).clone()))),
+            Msg::Live(update) => self.client_event(which, Event::Update(Box::new(Rc::unwrap_or_clone(update)))),
             _ => {}
         }
     }

@@ -31,7 +31,7 @@ impl World {
             2 if faults.agent_crash => self.crash_agent(agent),
             3 if faults.reboot => self.reboot_agent(agent),
             4 if faults.client_crash && self.seed.below(4) == 0 => self.crash_client(client),
-            5 if faults.client_kill && self.seed.below(4) == 0 => self.interrupt_client(client),
+            5 if faults.client_kill && self.seed.below(2) == 0 => self.interrupt_client(client),
             6..=8 if faults.cut => {
                 let site = self.some_site(master, agent, client);
                 self.cut(site);

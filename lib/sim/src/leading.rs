@@ -10,15 +10,22 @@ use meso_core::wire::call::{Answer, Call, Push};
 
 use crate::clients::FAILOVER_MS;
 use crate::judge::law;
+use crate::masters::MasterSite;
 use crate::net::{Ask, Msg, Site};
 use crate::plant::Plant;
 use crate::tally::Count;
-use crate::world::{Waiting, World};
+use crate::world::{Item, Waiting, World};
 
 /// After how long a write to the registry without an answer is given up, milliseconds.
 const WRITE_GIVE_UP_MS: u64 = 2_500;
 /// After how long without a call a session ends, milliseconds: the contract's, which masters are started with.
 const SESSION_MS: u64 = 15_000;
+/// One command in so many is delivered once more, this much later: by then another leader may lead.
+const ECHO_ONCE_IN: u64 = 20;
+/// See [`ECHO_ONCE_IN`].
+const ECHO_MS_MIN: u64 = 2_000;
+/// See [`ECHO_ONCE_IN`].
+const ECHO_MS_MAX: u64 = 60_000;
 /// What two clocks that drift may differ by over a failover, milliseconds.
 const DRIFT_MS: u64 = 200;
 
@@ -29,7 +36,7 @@ impl World {
                 if self.masters[which].run != run {
                     return;
                 }
-                self.lease_answered(which, event);
+                self.lease_answered(which, *event);
             }
             Msg::Written(run, no, revision) => {
                 let site = &mut self.masters[which];
@@ -80,7 +87,7 @@ impl World {
             }
             Msg::Status(update) => {
                 if let Some(agent) = update.agent.clone() {
-                    self.master_event(which, Event::Status { agent, update: Box::new((*update).clone()) });
+                    self.master_event(which, Event::Status { agent, update: Box::new(Rc::unwrap_or_clone(update)) });
                 }
             }
             _ => {}
@@ -125,7 +132,7 @@ impl World {
         let effects = self.masters[which].machine.step(local_ms, event);
         // What an event that moves nothing leaves wrong is seen at the next one that does.
         if moves && !effects.is_empty() {
-            self.check_books(which);
+            self.check_books(which, hello);
         }
         if hello && effects.is_empty() {
             self.tally.add(Count::StaleHello);
@@ -136,8 +143,16 @@ impl World {
         self.schedule(Site::Master(which));
     }
 
-    fn check_books(&mut self, which: usize) {
-        let Some(lead) = self.masters[which].machine.lead() else { return };
+    /// Adds the books up from scratch, unless nothing has moved since that was done.
+    fn check_books(&mut self, which: usize, anyway: bool) {
+        let MasterSite { machine, added_up, .. } = &mut self.masters[which];
+        let Some(lead) = machine.lead() else { return };
+        let free = lead.ledger().cluster_free();
+        let tasks = lead.tasks().len();
+        if !anyway && added_up.as_ref().is_some_and(|(before, count)| before == free && *count == tasks) {
+            return;
+        }
+        *added_up = Some((free.clone(), tasks));
         if let Err(why) = lead.ledger().check() {
             self.judge.fail(law::BOOKS, || format!("master {which}: {why}"));
             return;
@@ -239,6 +254,12 @@ impl World {
                 }
                 if let Some(site) = self.agents.iter().position(|site| site.id == agent) {
                     self.judge.acts(which, run, epoch, site, self.plan.faults.store_loss);
+                    if self.plan.faults.dup > 0 && self.chance(ECHO_ONCE_IN) {
+                        self.tally.add(Count::Echoed);
+                        let at_ms = self.now_ms + ECHO_MS_MIN + self.seed.below(ECHO_MS_MAX - ECHO_MS_MIN);
+                        let echo = Msg::Command(agent.clone(), secret.clone(), Box::new(command.clone()));
+                        self.agenda.enter(at_ms, Item::Deliver(Site::Agent(site), 0, echo));
+                    }
                     self.send(here, Site::Agent(site), Msg::Command(agent, secret, Box::new(command)));
                 }
             }

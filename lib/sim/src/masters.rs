@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use meso_core::id::{MasterId, Nonce};
 use meso_core::lease::{self, Candidate, Lease, LeaseTimes, Why};
 use meso_core::master::{AgentState, Config, Effect, Event, Master};
+use meso_core::resources::Quantities;
 use meso_core::seed::Seed;
 
 use crate::agents::AgentSite;
@@ -33,6 +34,10 @@ pub struct MasterSite {
     pub(crate) clock: Clock,
     pub(crate) nonce: Nonce,
     pub(crate) lease: Lease,
+    /// What its lease named as its deadline when it was last stepped.
+    lease_ms: Option<u64>,
+    /// What the books held when they were last added up.
+    pub(crate) added_up: Option<(Quantities, usize)>,
     pub(crate) machine: Master,
     /// The epoch of the last `Lead` of the lease for which the machine leads or will.
     pub(crate) epoch: Option<u64>,
@@ -61,6 +66,8 @@ impl MasterSite {
             connected: false,
             clock: Clock { start_ms: seed.below(1 << 32), drift_ppm: seed.below(2_001) as i64 - 1_000 },
             lease: Lease::new(candidate(&id, &nonce), LeaseTimes::SINGLE, 0),
+            lease_ms: None,
+            added_up: None,
             machine: Master::new(Config::new(id.clone(), "sim".to_owned(), "sim".to_owned())),
             id,
             nonce,
@@ -94,7 +101,7 @@ impl MasterSite {
         let asked = self.asked.iter().map(|(at_ms, _)| *at_ms).min();
         let machine = if self.writing.is_none() && self.acts(now_ms).is_some() { self.machine.deadline() } else { None };
         let writing = self.writing.as_ref().map(|(_, _, by_ms, _)| *by_ms);
-        let local = [self.lease.deadline(), machine].into_iter().flatten().min().map(|at_ms| self.clock.true_ms(at_ms));
+        let local = [self.lease_ms, machine].into_iter().flatten().min().map(|at_ms| self.clock.true_ms(at_ms));
         [asked, writing, self.reading, local].into_iter().flatten().min()
     }
 
@@ -171,7 +178,7 @@ impl World {
             self.lease_event(which, event);
         }
         let local_ms = self.masters[which].clock.local_ms(now_ms);
-        if self.masters[which].lease.deadline().is_some_and(|at_ms| at_ms <= local_ms) {
+        if self.masters[which].lease_ms.is_some_and(|at_ms| at_ms <= local_ms) {
             self.lease_event(which, lease::Event::Tick);
         }
         if self.masters[which].writing.as_ref().is_some_and(|(_, _, by_ms, _)| *by_ms <= now_ms) {
@@ -202,7 +209,9 @@ impl World {
             return;
         }
         self.step(200 + which as u64);
-        let effects = self.masters[which].lease.step(local_ms, event);
+        let site = &mut self.masters[which];
+        let effects = site.lease.step(local_ms, event);
+        site.lease_ms = site.lease.deadline();
         for effect in effects {
             self.perform_lease(which, effect);
         }

@@ -79,7 +79,7 @@ pub enum Msg {
     /// A run of a master asks the store or other masters.
     Lease(usize, u64, LeaseAsk),
     /// An answer for the lease of a run of a master.
-    LeaseAnswer(u64, lease::Event),
+    LeaseAnswer(u64, Box<lease::Event>),
     /// A run of a master writes a document of the registry: its number, key, the revision expected and the text.
     Write(usize, u64, u64, String, u64, String),
     /// The outcome for a run: the write's number and the new revision, none if it was refused.

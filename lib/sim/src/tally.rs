@@ -19,6 +19,7 @@ counts! {
     Lost "message lost",
     Duplicated "message duplicated",
     Reordered "message overtaken",
+    Echoed "command delivered once more much later",
     Late "message flushed after a reconnect",
     Unheard "request with no responders",
     TimedOut "request without an answer in time",

@@ -79,8 +79,10 @@ pub enum Waiting {
 pub struct Outcome {
     /// The first broken invariant.
     pub violation: Option<Violation>,
-    /// Events handled by machines, and messages delivered to what is no machine.
+    /// Events handled by machines, with the messages that reach the store and the streams.
     pub steps: u64,
+    /// Messages delivered; those to a machine are its events as well.
+    pub delivered: u64,
     /// How long it took in simulated time, milliseconds.
     pub simulated_ms: u64,
     /// What happened how often.
@@ -117,6 +119,7 @@ pub struct World {
     pub story: Story,
     steps: u64,
     steps_here: u64,
+    delivered: u64,
     pub(crate) refused_full: u64,
     trace: u64,
     converged: bool,
@@ -156,6 +159,7 @@ impl World {
             story: Story::new(lines_max),
             steps: 0,
             steps_here: 0,
+            delivered: 0,
             refused_full: 0,
             trace: 0,
             converged: false,
@@ -186,7 +190,7 @@ impl World {
             let why = self.unsettled().unwrap_or_else(|| "nothing is left to happen".to_owned());
             self.judge.fail(law::LIVENESS, || format!("{} s after the faults: {why}", CONVERGE_MS / 1000));
         }
-        Outcome { violation: self.judge.violation.clone(), steps: self.steps, simulated_ms: self.now_ms, tally: self.tally.clone(), refused_full: self.refused_full, trace: self.trace }
+        Outcome { violation: self.judge.violation.clone(), steps: self.steps, delivered: self.delivered, simulated_ms: self.now_ms, tally: self.tally.clone(), refused_full: self.refused_full, trace: self.trace }
     }
 
     fn begin(&mut self) {
@@ -322,25 +326,25 @@ impl World {
             wire.outbox.push((to, msg));
             return;
         }
-        if let (Site::Bus, Msg::Request(caller, ask)) = (to, &msg) {
-            return self.route(from, *caller, ask.clone());
+        match (to, msg) {
+            (Site::Bus, Msg::Request(caller, ask)) => self.route(from, caller, ask),
+            (to, msg) => self.carry(from, to, msg),
         }
-        self.carry(from, to, msg);
     }
 
     /// A request goes to every master that listens as the leader.
     fn route(&mut self, from: Site, caller: Caller, ask: Ask) {
-        let mut heard = false;
-        for which in 0..self.masters.len() {
+        let listens = |which: &usize| self.masters[*which].listens() && !self.wires[Site::Master(*which).index()].in_cut;
+        let Some(last) = (0..self.masters.len()).rfind(listens) else {
+            self.tally.add(Count::Unheard);
+            return self.carry(Site::Bus, from, Msg::NoResponders(caller));
+        };
+        for which in 0..last {
             if self.masters[which].listens() && !self.wires[Site::Master(which).index()].in_cut {
-                heard = true;
                 self.carry(from, Site::Master(which), Msg::Request(caller, ask.clone()));
             }
         }
-        if !heard {
-            self.tally.add(Count::Unheard);
-            self.carry(Site::Bus, from, Msg::NoResponders(caller));
-        }
+        self.carry(from, Site::Master(last), Msg::Request(caller, ask));
     }
 
     pub(crate) fn delay_ms(&mut self) -> u64 {
@@ -381,11 +385,15 @@ impl World {
             self.tally.add(Count::Lost);
             return;
         }
+        self.delivered += 1;
         let of_run = run == self.run_of(site);
         match (site, msg) {
             (_, Msg::Reply(caller, reply)) => match self.waiting.remove(&caller) {
                 Some(waiting) => self.answer(waiting, Some(*reply)),
-                None => self.tally.add(Count::LateAnswer),
+                None => {
+                    self.step(500);
+                    self.tally.add(Count::LateAnswer);
+                }
             },
             (_, Msg::NoResponders(caller)) => {
                 if let Some(waiting) = self.waiting.remove(&caller) {

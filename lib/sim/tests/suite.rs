@@ -98,7 +98,8 @@ fn found(plant: Plant, word: &'static str) -> (&'static str, Option<(u64, &'stat
     (word, first)
 }
 
-/// Shows that where there are two defences either of them is enough, and that the second one was needed.
+/// Shows that where there are two defences the second is enough: lifting the fence harms nobody while leaders stop by
+/// themselves and launches are numbered, and wrong books harm nobody while agents admit what fits.
 #[test]
 fn second_defences_hold() {
     for (plant, word) in Plant::HELD {
@@ -106,9 +107,9 @@ fn second_defences_hold() {
         for seed in 0..HELD_SEEDS {
             let outcome = run(Plan::of(seed), *plant);
             assert_eq!(told(seed, &outcome), Ok(()), "{word}");
-            refused += outcome.refused_full + outcome.tally.of(meso_sim::Count::StaleCommand);
+            refused += outcome.refused_full;
         }
-        assert!(refused > 0 || *plant == Plant::NoFence, "{word} was never met by the other defence");
+        assert!(refused > 0 || *plant != Plant::TwiceTheBooks, "the agents' own admission was never needed");
     }
 }
 
