@@ -17,6 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::ready::register;
+use crate::retained::Owner;
 
 /// How many containers are made at once: set-up does not scale with threads (measured), and more only queue in the kernel.
 const MAKING_MAX: usize = 4;
@@ -63,10 +64,8 @@ impl Containers {
     pub fn launch(self: &Rc<Self>, launch: Launch) {
         let this = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            let task = launch.task.clone();
             let sandbox = this.sandbox(&launch);
             let spec = spec(&launch, &sandbox, &this.settings);
-            let cwd = spec.cwd.clone();
             let cage = Arc::clone(&this.cage);
             let Ok(permit) = Arc::clone(&this.making).acquire_owned().await else { return };
             let made = tokio::task::spawn_blocking(move || {
@@ -77,14 +76,15 @@ impl Containers {
             .await
             .unwrap_or_else(|error| Err(format!("making the container failed: {error}")));
             match made {
-                Ok(container) => this.follow(task, container, &cwd).await,
-                Err(message) => this.ended(task, Ending::NotStarted { code: None, message }, Usage::default()).await,
+                Ok(container) => this.follow(launch, container).await,
+                Err(message) => this.ended(launch.task, Ending::NotStarted { code: None, message }, Usage::default()).await,
             }
         });
     }
 
     /// Follows a fresh container: its event pipe tells of its start and its end.
-    async fn follow(&self, task: TaskId, mut container: Container, cwd: &Path) {
+    async fn follow(&self, launch: Launch, mut container: Container) {
+        let task = &launch.task;
         let mut told_start = false;
         if let Some(pipe) = container.take_events().and_then(|pipe| register(File::from(pipe), Interest::READABLE).ok()) {
             let mut text = Vec::new();
@@ -101,34 +101,39 @@ impl Containers {
                 let _ = self.events.send(Event::Started { task: task.clone() }).await;
             }
         }
-        self.conclude(task, container, cwd).await;
+        self.conclude(launch, container).await;
     }
 
     /// Follows a container that was found: only its supervisor's end can be waited for.
-    pub fn adopt(self: &Rc<Self>, task: TaskId, container: Container, cwd: PathBuf) {
+    pub fn adopt(self: &Rc<Self>, launch: Launch, container: Container) {
         let this = Rc::clone(self);
         tokio::task::spawn_local(async move {
             if let Ok(fd) = container.pidfd().try_clone_to_owned().and_then(|fd| register(fd, Interest::READABLE)) {
                 let _ = fd.readable().await;
             }
-            this.conclude(task, container, &cwd).await;
+            this.conclude(launch, container).await;
         });
     }
 
     /// The supervisor is through, or gone: what its record says, or what recovery finds.
-    async fn conclude(&self, task: TaskId, mut container: Container, cwd: &Path) {
+    async fn conclude(&self, launch: Launch, mut container: Container) {
         let cage = Arc::clone(&self.cage);
+        let owner = Owner::of(&launch, self.sandbox(&launch));
+        let cwd = directory(&launch, &owner.sandbox);
+        let task = launch.task;
         let outcome = tokio::task::spawn_blocking(move || {
             let _ = container.reap();
-            match container.exit() {
+            let exit = match container.exit() {
                 Ok(Some(exit)) => Ok(exit),
                 _ => cage.recover(container.id()).map(Found::from).map_err(|error| error.to_string()).and_then(Found::exit),
-            }
+            };
+            owner.write(&cage);
+            exit
         })
         .await
         .unwrap_or_else(|error| Err(error.to_string()));
         match outcome {
-            Ok(exit) => self.ended(task, ending(&exit, cwd), usage(&exit)).await,
+            Ok(exit) => self.ended(task, ending(&exit, &cwd), usage(&exit)).await,
             Err(_) => self.ended(task, Ending::Lost { reason: "supervisor_lost" }, Usage::default()).await,
         }
     }
@@ -143,14 +148,22 @@ impl Containers {
         for launch in live {
             let task = launch.task.clone();
             let cage = Arc::clone(&self.cage);
-            let (id, cwd) = (container_id(&launch), directory(&launch, &self.sandbox(&launch)));
-            let outcome = tokio::task::spawn_blocking(move || cage.recover(&id)).await;
+            let owner = Owner::of(&launch, self.sandbox(&launch));
+            let cwd = directory(&launch, &owner.sandbox);
+            let outcome = tokio::task::spawn_blocking(move || {
+                let found = cage.recover(&owner.container);
+                if matches!(found, Ok(Recovered::Ended(_))) {
+                    owner.write(&cage);
+                }
+                found
+            })
+            .await;
             let word = match outcome {
                 Ok(Ok(Recovered::Running(container))) => {
                     if container.task_pid().is_some() {
                         let _ = self.events.send(Event::Started { task: task.clone() }).await;
                     }
-                    self.adopt(task.clone(), container, cwd);
+                    self.adopt(launch, container);
                     "running"
                 }
                 Ok(Ok(Recovered::Ended(exit))) => {

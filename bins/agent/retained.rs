@@ -1,7 +1,7 @@
 //! Whose container is which: for readers of output while a task runs, and for as long as its output is kept after.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -36,6 +36,29 @@ pub struct Owner {
     pub attached: bool,
 }
 
+impl Owner {
+    /// The owner of a launch's container.
+    pub fn of(launch: &Launch, sandbox: PathBuf) -> Self {
+        Owner {
+            task: launch.task.clone(),
+            container: container_id(launch),
+            principal: launch.principal.clone(),
+            token: launch.token.clone(),
+            sandbox,
+            attached: launch.spec.attached,
+        }
+    }
+
+    /// Writes it beside the output of a container that ended: before anybody hears of the end, for from then on the agent
+    /// may forget the task, and one that starts again knows by this alone that the output is to be kept.
+    pub fn write(&self, cage: &Cage) {
+        // Without it the output goes with the agent's process; the end itself is told nevertheless.
+        if let Ok(dir) = cage.dir(&self.container) {
+            let _ = fs::write(dir.join(OWNER_FILE), serde_json::to_vec(self).unwrap_or_default());
+        }
+    }
+}
+
 /// The table of containers.
 pub struct Retained {
     cage: Arc<Cage>,
@@ -47,6 +70,8 @@ pub struct Retained {
 struct Inner {
     by_task: BTreeMap<TaskId, Owner>,
     ended: VecDeque<Owner>,
+    /// The containers of those.
+    kept: BTreeSet<String>,
 }
 
 impl Retained {
@@ -76,6 +101,7 @@ impl Retained {
             let mut inner = this.inner.borrow_mut();
             for (_, owner) in ended {
                 inner.by_task.insert(owner.task.clone(), owner.clone());
+                inner.kept.insert(owner.container.clone());
                 inner.ended.push_back(owner);
             }
         }
@@ -88,14 +114,7 @@ impl Retained {
     /// A container is made for this launch.
     pub fn began(&self, launch: &Launch) {
         let container = container_id(launch);
-        let owner = Owner {
-            task: launch.task.clone(),
-            sandbox: self.work_dir.join("sandboxes").join(format!("{}-{container}", launch.task)),
-            container,
-            principal: launch.principal.clone(),
-            token: launch.token.clone(),
-            attached: launch.spec.attached,
-        };
+        let owner = Owner::of(launch, self.work_dir.join("sandboxes").join(format!("{}-{container}", launch.task)));
         self.inner.borrow_mut().by_task.insert(launch.task.clone(), owner);
     }
 
@@ -109,10 +128,14 @@ impl Retained {
         let Some(owner) = self.owner(task) else { return };
         let surplus = {
             let mut inner = self.inner.borrow_mut();
-            inner.ended.push_back(owner.clone());
+            // A task that ended under an earlier process of this agent was found by its output already.
+            if inner.kept.insert(owner.container.clone()) {
+                inner.ended.push_back(owner.clone());
+            }
             let over = inner.ended.len().saturating_sub(KEPT_MAX);
             let old: Vec<Owner> = inner.ended.drain(..over).collect();
             for gone in &old {
+                inner.kept.remove(&gone.container);
                 // The id may have been used again since: only its own entry goes.
                 if inner.by_task.get(&gone.task).is_some_and(|known| known.container == gone.container) {
                     inner.by_task.remove(&gone.task);
@@ -122,9 +145,6 @@ impl Retained {
         };
         let cage = Arc::clone(&self.cage);
         let _ = tokio::task::spawn_blocking(move || {
-            if let Ok(dir) = cage.dir(&owner.container) {
-                let _ = fs::write(dir.join(OWNER_FILE), serde_json::to_vec(&owner).unwrap_or_default());
-            }
             // A task that wrote nothing into its sandbox leaves none.
             let _ = fs::remove_dir(&owner.sandbox);
             for gone in surplus {
