@@ -114,7 +114,7 @@ fn asked_to_end() {
     run.finish().expect(13);
 
     let mut cluster = Cluster::with(Shape { agent_args: vec!["--kill-tasks-on-exit"], ..Shape::default() });
-    let mut run = cluster.launching(&["--retries-lost", "0", "-c", "echo ready; trap 'exit 14' TERM; while :; do sleep 0.05; done"]);
+    let mut run = cluster.launching(&["--retries-lost", "0", "-c", "trap 'exit 14' TERM; echo ready; while :; do sleep 0.05; done"]);
     run.until_line("ready");
     cluster.stop_agent(0);
     run.finish().expect(14);

@@ -133,7 +133,7 @@ fn a_leader_that_stands_still() {
 #[test]
 fn a_master_alone() {
     let mut cluster = Cluster::with(Shape { master_args: vec!["--lease", "4s"], ..Shape::default() });
-    let steady = cluster.launching(&["-c", "echo ready; trap 'exit 11' USR1; while :; do sleep 0.05; done"]);
+    let steady = cluster.launching(&["-c", "trap 'exit 11' USR1; echo ready; while :; do sleep 0.05; done"]);
     until("it runs", || steady.out() == "ready\n");
     let run = load(&cluster);
     until_ran(&cluster, 40);

@@ -122,7 +122,7 @@ fn a_full_disk() {
     };
     assert!(Command::new("cp").arg("-a").arg(aside.join(".")).arg(&dir).status().expect("cp is everywhere").success());
     cluster.start_agent(0);
-    let steady = cluster.launching(&["-c", "echo ready; trap 'exit 15' USR1; while :; do sleep 0.05; done"]);
+    let steady = cluster.launching(&["-c", "trap 'exit 15' USR1; echo ready; while :; do sleep 0.05; done"]);
     until("it runs", || steady.out() == "ready\n");
 
     let filler = cluster.work_dir(0).join("filler");
@@ -146,7 +146,7 @@ fn a_full_disk() {
 #[test]
 fn less_than_runs() {
     let mut cluster = Cluster::with(Shape { agents: vec!["cpus=4,mem=1G,disk=1G"], ..Shape::default() });
-    let run = cluster.launching(&["-R", "cpus=3,mem=64M", "-c", "echo ready; trap 'exit 12' USR1; while :; do sleep 0.05; done"]);
+    let run = cluster.launching(&["-R", "cpus=3,mem=64M", "-c", "trap 'exit 12' USR1; echo ready; while :; do sleep 0.05; done"]);
     until("it runs", || run.out() == "ready\n");
     cluster.kill_agent(0);
     let mut less = cluster.command("meso-agent", &["-R", "cpus=2,mem=1G,disk=1G", "--host", "host0", "--work-dir"]);
