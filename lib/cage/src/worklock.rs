@@ -2,10 +2,18 @@
 use crate::error::CageError;
 use std::{
     fs::{OpenOptions, TryLockError, File},
-    io::{Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    io::Write,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
+    thread,
+    time::Duration,
 };
+
+/// How often and how long we look again for a lock whose holder is dead: two seconds in all
+const BIRTH_LOOKS_MAX: u32 = 200;
+const BIRTH_LOOK: Duration = Duration::from_millis(10);
+/// Digits of the largest process number, and a newline
+const PID_BYTES_MAX: usize = 12;
 
 /// Holds a file until dropped, or until this process ends in whatever way
 #[derive(Debug)]
@@ -16,12 +24,22 @@ pub struct WorkLock {
 impl WorkLock {
     /// Takes the lock, making the file if it is missing; the file then holds this process's number
     ///
+    /// A holder that is dead may have left a copy of its descriptor in a child that was being born: that one closes it in a moment.
+    ///
     /// # Errors
     /// [`CageError::Held`] names the process that has it.
     pub fn take(path: &Path) -> Result<WorkLock, CageError> {
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path);
         let file = options.map_err(|e| CageError::file("open", path, e))?;
-        match file.try_lock() {
+        let mut tried = file.try_lock();
+        for _ in 0..BIRTH_LOOKS_MAX {
+            if !matches!(tried, Err(TryLockError::WouldBlock)) || is_alive(holder(&file)) {
+                break;
+            }
+            thread::sleep(BIRTH_LOOK);
+            tried = file.try_lock();
+        }
+        match tried {
             Ok(()) => {
                 let say = |mut file: &File| {
                     file.set_len(0)?;
@@ -30,15 +48,21 @@ impl WorkLock {
                 say(&file).map_err(|e| CageError::file("write", path, e))?;
                 Ok(WorkLock { _file: file })
             }
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                // Whatever is in it: the holder may be just about to write.
-                let _ = (&file).read_to_string(&mut text);
-                Err(CageError::Held { path: path.to_owned(), pid: text.trim().parse().unwrap_or(0) })
-            }
+            Err(TryLockError::WouldBlock) => Err(CageError::Held { path: path.to_owned(), pid: holder(&file) }),
             Err(TryLockError::Error(e)) => Err(CageError::file("lock", path, e)),
         }
     }
+}
+
+/// The process that says it holds the lock; 0 if it is just about to
+fn holder(file: &File) -> i32 {
+    let mut text = [0; PID_BYTES_MAX];
+    let count = file.read_at(&mut text, 0).unwrap_or(0);
+    std::str::from_utf8(&text[..count]).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+fn is_alive(pid: i32) -> bool {
+    pid > 0 && Path::new("/proc").join(pid.to_string()).exists()
 }
 
 #[cfg(test)]
@@ -57,5 +81,22 @@ mod tests {
         }
         drop(lock);
         WorkLock::take(&path).expect("it is free again");
+    }
+
+    /// A lock that outlives its holder, in a child of it that is only being born, is waited for
+    #[test]
+    fn dead_holder_is_outwaited() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("lock");
+        let copy = WorkLock::take(&path).expect("it is free");
+        let mut dead = std::process::Command::new("true").spawn().expect("true is everywhere");
+        dead.wait().expect("it is our child");
+        std::fs::write(&path, format!("{}\n", dead.id())).expect("it is ours");
+        let child = thread::spawn(move || {
+            thread::sleep(BIRTH_LOOK * 3);
+            drop(copy);
+        });
+        WorkLock::take(&path).expect("the holder is dead");
+        child.join().expect("it does not panic");
     }
 }
