@@ -98,6 +98,14 @@ impl World {
             Err(why) => return self.judge.fail(law::DURABLE, || format!("agent {which} cannot read its log: {why}")),
         };
         let mut records = found.records;
+        for record in &records {
+            match record {
+                Record::Status { update } => self.judge.found(which, update),
+                Record::Killing { task, .. } => self.judge.kill_ordered(task),
+                Record::Launch { launch } if launch.cancelled => self.judge.kill_ordered(&launch.task),
+                _ => {}
+            }
+        }
         let (generation, boot_before) = records.iter().rev().find_map(|record| match record {
             Record::Head { generation, boot_id, .. } => Some((*generation, boot_id.clone())),
             _ => None,

@@ -158,6 +158,13 @@ impl Judge {
         }
     }
 
+    /// An agent found a status in its log: a write that nobody was told of may have been whole all the same.
+    pub fn found(&mut self, agent: usize, update: &Update) {
+        if update.agent_seq > self.written[agent] {
+            self.written(agent, update);
+        }
+    }
+
     /// An agent has rewritten its log.
     pub fn rewritten(&mut self, agent: usize) {
         self.rewritten[agent] = true;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use meso_core::id::TaskId;
 use meso_core::lease;
 use meso_core::master::{Effect, Event, Reply};
 use meso_core::wire::agent::{Order, Welcome};
@@ -57,8 +58,7 @@ impl World {
                 site.reading = None;
                 site.revisions = docs.iter().map(|(key, revision, _)| (key.clone(), *revision)).collect();
                 site.since_ms = self.now_ms;
-                let forgotten = self.plant == Plant::RegistryForgotten;
-                let registry = docs.into_iter().filter(|_| !forgotten).map(|(key, _, doc)| (key, doc)).collect();
+                let registry = docs.into_iter().map(|(key, _, doc)| (key, doc)).collect();
                 let seed = [self.seed.draw(), self.seed.draw()];
                 self.story.tell(self.now_ms, || format!("master {which} leads under epoch {epoch}"));
                 self.master_event(which, Event::Lead { epoch, seed, registry });
@@ -74,14 +74,7 @@ impl World {
                         Event::Hello { caller, hello }
                     }
                     Ask::Beat(beat) => Event::Beat { caller, beat },
-                    Ask::Call(principal, call) => {
-                        if let Some(client) = self.clients.iter().position(|client| client.principal == principal)
-                            && !matches!(*call, Call::Kill { .. })
-                        {
-                            self.clients[client].heard = Some((which, self.masters[which].run, self.now_ms));
-                        }
-                        Event::Call { caller, principal, call }
-                    }
+                    Ask::Call(principal, call) => Event::Call { caller, principal, call },
                 };
                 self.master_event(which, event);
             }
@@ -125,6 +118,12 @@ impl World {
         if site.machine.epoch().is_some() && !leads && site.acts(self.now_ms).is_none() && !self.plant.goes_on() {
             self.tally.add(Count::EffectsDropped);
             return;
+        }
+        if let Event::Call { principal, call, .. } = &event
+            && !matches!(**call, Call::Kill { .. })
+            && let Some(client) = self.clients.iter().position(|client| client.principal == *principal)
+        {
+            self.heard(which, client);
         }
         let moves = moves(&event);
         let hello = matches!(event, Event::Hello { .. });
@@ -288,13 +287,8 @@ impl World {
         }
     }
 
-    /// The tasks of a framework end because it is gone: it must have been silent for as long as the contract says.
-    fn judge_lapse(&mut self, which: usize, task: &meso_core::id::TaskId) {
-        self.tally.add(Count::SessionLapsed);
-        let Some(client) = self.judge.client_of(task) else { return };
-        if !self.clients[client].lives() {
-            return;
-        }
+    /// How long a leader has not heard of a client, and how long it must have patience with it, milliseconds.
+    fn silence(&self, which: usize, client: usize) -> (u64, u64) {
         let site = &self.masters[which];
         let heard_ms = match self.clients[client].heard {
             Some((master, run, at_ms)) if (master, run) == (which, site.run) => at_ms.max(site.since_ms),
@@ -302,16 +296,35 @@ impl World {
         };
         // What names a framework is in the registry, and may be lost with it.
         let named = self.clients[client].name.is_some() && !self.plan.faults.store_loss;
-        let patience_ms = if named { FAILOVER_MS } else { SESSION_MS };
-        let silent_ms = self.now_ms - heard_ms;
-        if silent_ms + DRIFT_MS < patience_ms {
-            return self.judge.fail(law::LIVES, || format!("master {which} ends task {task}: its framework is gone, which was heard {silent_ms} ms ago"));
+        (self.now_ms - heard_ms + DRIFT_MS, if named { FAILOVER_MS } else { SESSION_MS })
+    }
+
+    /// A leader hears of a client. If that took too long it has taken it as gone, and its tasks end even now.
+    fn heard(&mut self, which: usize, client: usize) {
+        let (silent_ms, patience_ms) = self.silence(which, client);
+        if silent_ms >= patience_ms {
+            self.clients[client].excuse();
         }
+        self.clients[client].heard = Some((which, self.masters[which].run, self.now_ms));
+    }
+
+    /// The tasks of a framework end because it is gone: it must have been silent for as long as the contract says.
+    fn judge_lapse(&mut self, which: usize, task: &TaskId) {
+        self.tally.add(Count::SessionLapsed);
+        let Some(client) = self.judge.client_of(task) else { return };
+        if !self.clients[client].lives() {
+            return;
+        }
+        let (silent_ms, patience_ms) = self.silence(which, client);
         let faults = &self.plan.faults;
-        if !(faults.loss > 0 || faults.slow > 0 || faults.cut || faults.freeze || faults.store || faults.master_crash || faults.store_loss) {
-            return self.judge.fail(law::LIVES, || format!("master {which} ends task {task}: its framework is gone, yet nothing kept it from speaking"));
+        let kept_silent = faults.loss > 0 || faults.slow > 0 || faults.cut || faults.freeze || faults.store || faults.master_crash || faults.store_loss;
+        if silent_ms < patience_ms {
+            self.judge.fail(law::LIVES, || format!("master {which} ends task {task}: its framework is gone, which was heard {silent_ms} ms ago"));
+        } else if !kept_silent {
+            self.judge.fail(law::LIVES, || format!("master {which} ends task {task}: its framework is gone, yet nothing kept it from speaking"));
+        } else {
+            self.clients[client].excuse();
         }
-        self.clients[client].excuse();
     }
 }
 

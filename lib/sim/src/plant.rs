@@ -37,8 +37,6 @@ pub enum Plant {
     NoSelfStopNoFence,
     /// A leader believes that agents have twice as much. Their own admission holds against it.
     TwiceTheBooks,
-    /// A new leader does not read the registry and the old one is lost.
-    RegistryForgotten,
     /// Clients make the same task ids as one another.
     IdsReused,
     /// A client takes a call without an answer as refused: it launches the job anew.
@@ -62,7 +60,6 @@ impl Plant {
         (Plant::AmbiguousIsDone, "ambiguous-is-done"),
         (Plant::NoSelfStop, "no-self-stop"),
         (Plant::NoSelfStopNoFence, "no-self-stop-no-fence"),
-        (Plant::RegistryForgotten, "registry-forgotten"),
         (Plant::IdsReused, "ids-reused"),
         (Plant::UnknownIsRefused, "unknown-is-refused"),
     ];

@@ -326,6 +326,40 @@ fn a_late_repeated_accept_is_answered_yes() {
     assert_eq!(launches(&effects), []);
 }
 
+/// Shows that nothing is said of a task whose agent nobody knows: the registry was lost, and the task may run on.
+#[test]
+fn a_task_on_an_unknown_agent_is_not_given_up() {
+    let mut leader = Leader::new(2);
+    leader.subscribe();
+    let claim = Claim { task: TaskId::fresh(7), agent: AgentId::fresh(1), epoch: 1, seq: 0 };
+    leader.now_ms += 1_000_000;
+    leader.subscribe();
+    let (_, effects) = leader.call(Call::Reconcile { framework: FrameworkId::fresh(1), session: nonce(50), tasks: vec![claim] });
+    assert_eq!(published(&effects), []);
+}
+
+/// Shows that the tasks of a framework which speaks are not ended because no answer of a new leader reaches it.
+#[test]
+fn a_framework_that_speaks_is_not_gone() {
+    let mut leader = Leader::new(2);
+    leader.hello(idle_hello(1, 1));
+    let mut hello = idle_hello(2, 2);
+    let (mut agent, config) = joined();
+    agent.step(10, command(&config, 1, Order::Launch { launches: vec![launch(1, 1, "cpus=1")] }));
+    hello.tasks = hello_of(&agent.step(11, agent::Event::Beaten(None))).tasks;
+    assert_eq!(hello.tasks.len(), 1);
+    leader.hello(hello);
+    let kills = |effects: &[Effect]| effects.iter().filter(|effect| matches!(effect, Effect::Command { command: Command { order: Order::Kill { .. }, .. }, .. })).count();
+    for _ in 0..10 {
+        leader.now_ms += 4_000;
+        let (answer, effects) = leader.call(Call::Beat { framework: FrameworkId::fresh(1), session: nonce(50) });
+        assert!(matches!(answer, Answer::Refused(_)));
+        assert_eq!(kills(&effects), 0);
+    }
+    leader.now_ms += 16_000;
+    assert_eq!(kills(&leader.step(Event::Tick)), 1, "silence ends it");
+}
+
 /// Shows that a master which stood down never leads again under that epoch.
 #[test]
 fn a_burnt_epoch_stays_burnt() {

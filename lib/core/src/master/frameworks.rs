@@ -126,7 +126,11 @@ impl Lead {
                 let who = other.who.clone();
                 return refused(RefusalCode::NameHeld, format!("framework {framework} is held by {who}"));
             }
-            None => return refused(RefusalCode::UnknownFramework, format!("the session of framework {framework} has ended")),
+            None => {
+                // It lives and does not know yet that it has to subscribe again: its answers may not reach it.
+                entry.gone_ms = now_ms;
+                return refused(RefusalCode::UnknownFramework, format!("the session of framework {framework} has ended"));
+            }
         }
         then(self)
     }

@@ -301,13 +301,9 @@ impl Lead {
         if let Some((update, _)) = self.ended_rows.get(&claim.task).filter(|(update, _)| update.framework == *framework) {
             return Some(update.clone());
         }
-        let agent = self.agents.get(&claim.agent);
-        // "Dropped" is earned: only after the agent registered under this epoch and does not know it, or if nobody knows the agent.
-        let certain = agent.is_none_or(|agent| agent.state == AgentState::Active && agent.epoch == self.epoch);
-        let waits = agent.is_none() && self.now_ms < self.since_ms + self.config.agent_timeout_ms;
-        if !certain || waits {
-            return None;
-        }
+        // "Dropped" is earned: only after the agent registered under this epoch and does not know it. An agent that
+        // nobody knows is one whose registry was lost, and its tasks run on.
+        self.agents.get(&claim.agent).filter(|agent| agent.state == AgentState::Active && agent.epoch == self.epoch)?;
         let owner = self.frameworks.get(framework)?;
         let mut update = blank(&claim.task, framework, &owner.principal, self.wall);
         update.role = owner.role.clone();
