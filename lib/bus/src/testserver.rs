@@ -162,9 +162,18 @@ impl Server {
         self.launch()
     }
 
-    /// Stops all its threads; connections stay open and silent.
+    /// Stops all its threads; connections stay open and silent. Returns once the last of them has stopped.
     pub fn pause(&self) -> io::Result<()> {
-        self.signal("STOP")
+        self.signal("STOP")?;
+        let Some(pid) = self.pid() else { return Ok(()) };
+        let until = Instant::now() + Duration::from_millis(STOP_MS_MAX);
+        while !all_stopped(pid)? {
+            if Instant::now() > until {
+                return Err(io::Error::other(format!("process {pid} does not stop")));
+            }
+            std::thread::sleep(Duration::from_millis(LOOK_MS));
+        }
+        Ok(())
     }
 
     pub fn resume(&self) -> io::Result<()> {
@@ -288,4 +297,16 @@ fn is_program(path: &Path) -> bool {
 fn first_port(text: &str) -> Option<u16> {
     let ports: serde_json::Value = serde_json::from_str(text).ok()?;
     ports.get("nats")?.get(0)?.as_str()?.rsplit_once(':')?.1.parse().ok()
+}
+
+/// Whether every thread of a process is stopped: a signal reaches them one after the other.
+fn all_stopped(pid: u32) -> io::Result<bool> {
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread that ended meanwhile runs no more.
+        let Ok(stat) = fs::read_to_string(thread?.path().join("stat")) else { continue };
+        if !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with(['T', 't']) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
