@@ -17,6 +17,7 @@ pub(crate) const API_MS: u64 = 5_000;
 /// Error codes of JetStream that mean something to us
 const MESSAGE_NOT_FOUND: u64 = 10_037;
 const STREAM_DIFFERS: u64 = 10_058;
+const SUBJECTS_OVERLAP: u64 = 10_065;
 const NOT_ENABLED: [u64; 3] = [10_039, 10_076, 10_035];
 const WRONG_REVISION: [u64; 2] = [10_071, 10_164];
 
@@ -36,6 +37,10 @@ impl ApiError {
 
     pub fn is_stream_differs(&self) -> bool {
         self.err_code == STREAM_DIFFERS
+    }
+
+    pub fn is_overlap(&self) -> bool {
+        self.err_code == SUBJECTS_OVERLAP
     }
 
     pub fn is_wrong_revision(&self) -> bool {

@@ -17,6 +17,9 @@ use crate::bus::PAYLOAD_BYTES_MAX;
 use crate::events::{EventReader, Item, Start, StoredEvent};
 use crate::{Bus, BusError, Subjects};
 
+/// How often and how long to look for a stream that another is just making
+const MADE_LOOKS_MAX: u32 = 20;
+const MADE_LOOK_MS: u64 = 50;
 /// How long storing one message may take: a full disk shows itself as silence
 pub const STORE_MS: u64 = 5_000;
 /// What the streams may hold
@@ -115,8 +118,21 @@ impl Store {
         match call(&self.bus, &format!("STREAM.CREATE.{name}"), &config).await? {
             Ok(_) => Ok(()),
             Err(error) if error.is_stream_differs() => self.update_stream(&name, config).await,
+            // Two that make the same stream at the same moment may be told so of each other: then it is there.
+            Err(error) if error.is_overlap() && self.has_stream(&name).await? => self.update_stream(&name, config).await,
             Err(error) => Err(error.into_error(&self.bus, &what)),
         }
+    }
+
+    /// Whether a stream is there, or will be in a moment
+    async fn has_stream(&self, name: &str) -> Result<bool, BusError> {
+        for _ in 0..MADE_LOOKS_MAX {
+            if call(&self.bus, &format!("STREAM.INFO.{name}"), &json!({})).await?.is_ok() {
+                return Ok(true);
+            }
+            tokio::time::sleep(Duration::from_millis(MADE_LOOK_MS)).await;
+        }
+        Ok(false)
     }
 
     /// Lays our settings over what is there; what cannot be changed later stays as it is.

@@ -58,6 +58,22 @@ async fn config_of(bus: &Bus, stream: &str) -> serde_json::Value {
     serde_json::from_slice::<serde_json::Value>(&info).expect("JSON")["config"].clone()
 }
 
+/// Masters that start at the same moment on a new server all find their stores made.
+#[tokio::test]
+async fn made_by_many_at_once() {
+    for _ in 0..5 {
+        let server = server();
+        let mut made = tokio::task::JoinSet::new();
+        for number in 0..8 {
+            let options = daemon_options(&server, &format!("m{number}"));
+            made.spawn(async move { Store::new(&connect(&options).await).ensure(1).await });
+        }
+        for outcome in made.join_all().await {
+            outcome.expect("streams and buckets");
+        }
+    }
+}
+
 /// The stores are made once, with their limits, and brought back to them when somebody changed them.
 #[tokio::test]
 async fn ensuring() {
