@@ -1,5 +1,7 @@
 //! meso-launch: runs a command on the cluster as if it ran here.
 
+#[path = "launch/hearing.rs"]
+mod hearing;
 #[path = "launch/outcome.rs"]
 mod outcome;
 #[path = "launch/output.rs"]

@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::Args;
+use crate::hearing::{hear_pushes, hear_statuses};
 use crate::outcome::{Report, failure_of, reason_of};
 use crate::output::{Ended, Order, Printed, copy, print};
 use crate::plan::{Plan, Source};
@@ -46,10 +47,14 @@ const FAILOVER_MS: u64 = 7 * 24 * 3_600_000;
 const NOBODY_AFTER: Duration = Duration::from_millis(PATIENCE_MS);
 
 /// What reaches the loop besides time and signals.
-enum Happened {
+pub enum Happened {
+    /// For the machine.
     Machine(Event),
+    /// The output of one of several tasks was printed.
     Printed(Result<Printed, Failure>),
+    /// The output of a single task came to its end.
     Followed(Result<Printed, Failure>),
+    /// Our input came to its end.
     Fed(Result<(), Failure>),
 }
 
@@ -209,40 +214,10 @@ impl Run {
             old.abort();
         }
         let subjects = self.bus.subjects();
-        let mut pushes = self.bus.subscribe(&subjects.push(self.leader.principal(), framework)).await?;
-        let mut statuses = self.bus.subscribe(&subjects.events_of_framework(framework)).await?;
-        let to = self.to.clone();
-        self.listening.push(tokio::task::spawn_local(async move {
-            while let Some(message) = pushes.next().await {
-                if let Ok(push) = serde_json::from_slice(&message.payload) {
-                    if to.send(Happened::Machine(Event::Push(push))).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        }));
-        let to = self.to.clone();
-        let subjects = subjects.clone();
-        self.listening.push(tokio::task::spawn_local(async move {
-            while let Some(message) = statuses.next().await {
-                if statuses.has_gap() {
-                    let _ = to.send(Happened::Machine(Event::Gap)).await;
-                }
-                let Ok(update) = serde_json::from_slice::<Update>(&message.payload) else { continue };
-                // A status counts only on the subject of the agent it names; a master's own has no agent in its subject.
-                let from = match subjects.parse(&message.subject) {
-                    Some(meso_bus::Address::Event { agent, .. }) => agent,
-                    _ => continue,
-                };
-                let rightful = match &from {
-                    Some(agent) => update.agent.as_ref() == Some(agent) && update.agent_seq > 0,
-                    None => update.agent_seq == 0,
-                };
-                if rightful && to.send(Happened::Machine(Event::Update(Box::new(update)))).await.is_err() {
-                    return;
-                }
-            }
-        }));
+        let pushes = self.bus.subscribe(&subjects.push(self.leader.principal(), framework)).await?;
+        let statuses = self.bus.subscribe(&subjects.events_of_framework(framework)).await?;
+        self.listening.push(tokio::task::spawn_local(hear_pushes(self.bus.clone(), pushes, self.to.clone())));
+        self.listening.push(tokio::task::spawn_local(hear_statuses(self.bus.clone(), statuses, self.to.clone())));
         let to = self.to.clone();
         let mut events = self.bus.events();
         self.listening.push(tokio::task::spawn_local(async move {
@@ -379,19 +354,9 @@ impl Run {
         let (bus, principal, to) = (self.bus.clone(), self.leader.principal().clone(), self.to.clone());
         tokio::task::spawn_local(async move {
             let subjects = bus.subjects().clone();
-            let (Ok(mut pushes), Ok(mut statuses)) = (bus.subscribe(&subjects.push(&principal, &framework)).await, bus.subscribe(&subjects.events_of_framework(&framework)).await) else { return };
+            let (Ok(pushes), Ok(statuses)) = (bus.subscribe(&subjects.push(&principal, &framework)).await, bus.subscribe(&subjects.events_of_framework(&framework)).await) else { return };
             let _ = to.send(Happened::Machine(Event::Gap)).await;
-            loop {
-                let event = tokio::select! {
-                    message = pushes.next() => message.and_then(|message| serde_json::from_slice(&message.payload).ok()).map(Event::Push),
-                    message = statuses.next() => message.and_then(|message| serde_json::from_slice(&message.payload).ok()).map(|update| Event::Update(Box::new(update))),
-                };
-                if let Some(event) = event {
-                    if to.send(Happened::Machine(event)).await.is_err() {
-                        return;
-                    }
-                }
-            }
+            tokio::join!(hear_pushes(bus.clone(), pushes, to.clone()), hear_statuses(bus, statuses, to));
         });
     }
 
