@@ -66,6 +66,7 @@ struct Birth {
     user: Option<(u32, u32)>,
     nofile: Option<u64>,
     core: Option<u64>,
+    data: Option<u64>,
     oom_reset: bool,
     cwd: *const c_char,
     candidates: *const *const c_char,
@@ -111,6 +112,7 @@ fn attempt(order: &Order<'_>, standard: &Standard, into: Option<RawFd>) -> Resul
         user: order.user,
         nofile: order.rlimit_nofile,
         core: order.rlimit_core,
+        data: order.rlimit_data,
         oom_reset: order.oom_reset,
         cwd: order.cwd.as_ptr(),
         candidates: candidate_pointers.as_ptr(),
@@ -200,7 +202,7 @@ unsafe fn be_born(birth: *mut Birth) -> c_int {
         if b.oom_reset && !write_to(c"/proc/self/oom_score_adj".as_ptr(), b"0") {
             return errno();
         }
-        if !limit(libc::RLIMIT_NOFILE as c_int, b.nofile) || !limit(libc::RLIMIT_CORE as c_int, b.core) {
+        if !limit(libc::RLIMIT_NOFILE as c_int, b.nofile) || !limit(libc::RLIMIT_CORE as c_int, b.core) || !limit(libc::RLIMIT_DATA as c_int, b.data) {
             return errno();
         }
         if let Some((uid, gid)) = b.user {

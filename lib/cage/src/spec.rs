@@ -28,7 +28,7 @@ pub struct Spec {
     pub cpu_milli: u64,
     /// Hard limit of processors in thousandths
     pub cpu_limit_milli: Option<u64>,
-    /// Hard limit of memory
+    /// Hard limit of memory; without a memory cgroup a limit of each process's own writable memory (`RLIMIT_DATA`)
     pub mem_bytes: Option<u64>,
     /// Hard limit of processes and threads
     pub pids_max: Option<u64>,
@@ -51,7 +51,7 @@ pub(crate) const HEAD_BYTES: usize = 64;
 pub(crate) const HEAD_TASK_AT: usize = 32;
 /// A name without a slash is looked for here when the task's environment has no PATH
 const PATH_DEFAULT: &[u8] = b"/usr/local/bin:/usr/bin:/bin";
-const VERSION: &[u8] = b"meso-spec/1";
+const VERSION: &[u8] = b"meso-spec/2";
 const LAST_FIELD: &[u8] = b"end";
 
 /// What the agent adds to a spec: facts of this machine and this boot
@@ -115,6 +115,8 @@ impl Spec {
             self.rlimit_nofile,
             self.rlimit_core,
             self.mem_bytes.filter(|_| around.leaf.memory.is_some()),
+            // Nothing counts the memory of the whole: at least no single process may have more than all of it.
+            self.mem_bytes.filter(|_| around.leaf.memory.is_none()),
             flag(around.oom_reset),
             flag(around.leaf.memory_v2),
         ] {
@@ -176,6 +178,7 @@ pub(crate) struct Order<'a> {
     pub rlimit_nofile: Option<u64>,
     pub rlimit_core: Option<u64>,
     pub mem_bytes: Option<u64>,
+    pub rlimit_data: Option<u64>,
     pub oom_reset: bool,
     pub memory_v2: bool,
     pub unified: Option<&'a CStr>,
@@ -212,6 +215,7 @@ impl<'a> Order<'a> {
             rlimit_nofile: fields.number()?,
             rlimit_core: fields.number()?,
             mem_bytes: fields.number()?,
+            rlimit_data: fields.number()?,
             oom_reset: fields.number()?? != 0,
             memory_v2: fields.number()?? != 0,
             unified: fields.text().map(filled)?,

@@ -485,6 +485,18 @@ fn memory_limit_is_told() {
     assert!(exit.mem_peak_bytes.is_none_or(|peak| (60 << 20..=64 << 20).contains(&peak)), "{exit:?}");
 }
 
+/// Without a memory cgroup no process of a task may have more memory of its own than the task was given, and what fits runs
+#[test]
+fn memory_of_a_process_is_limited_without_cgroups() {
+    let world = World::new(meso_cage::CgroupUse::Off);
+    let script = "ulimit -d; x=$(head -c 20000000 /dev/zero | tr '\\0' x); echo ${#x}; x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo ${#x}";
+    let mut spec = world.spec("big", &["sh", "-c", script]);
+    spec.mem_bytes = Some(128 << 20);
+    let exit = world.finish(world.launch(&spec));
+    assert_eq!(String::from_utf8_lossy(&world.read("big", Stream::Stdout)), "131072\n20000000\n");
+    assert!(exit.code.is_some_and(|code| code != 0) || exit.signal.is_some(), "{exit:?}");
+}
+
 /// Limits are what the kernel says they are, seen by the task itself
 #[test]
 fn limits_are_set() {

@@ -44,7 +44,10 @@ pub async fn find_tasks(leader: &Leader, selectors: &[Selector], limit: Duration
     let mut record = None;
     let mut results = Vec::with_capacity(selectors.len());
     for selector in selectors {
-        let mut result = shelves[0].find(selector, me);
+        let mut result = match selector {
+            Selector::Last => newest(&shelves, me),
+            Selector::Text(_) => shelves[0].find(selector, me),
+        };
         if is_nothing(&result) {
             result = shelves[1].find(selector, me);
         }
@@ -174,6 +177,13 @@ fn is_nothing(result: &Result<Found, NotOne>) -> bool {
     matches!(result, Err(NotOne::NotFound(_) | NotOne::NoneIsMine))
 }
 
+/// The newest of one's own, wherever it lies: a task that has ended since is no less the newest.
+fn newest(shelves: &[Shelf; 2], me: &str) -> Result<Found, NotOne> {
+    let all: Vec<Candidate> = shelves.iter().flat_map(|shelf| shelf.candidates.iter().cloned()).collect();
+    let chosen = resolve(&Selector::Last, &all, me)?;
+    shelves.iter().find_map(|shelf| shelf.tasks.get(&chosen.id).cloned()).ok_or(NotOne::NoneIsMine)
+}
+
 /// Tasks to choose from.
 struct Shelf {
     candidates: Vec<Candidate>,
@@ -230,7 +240,8 @@ mod tests {
     #[tokio::test]
     async fn living_ended_recorded() {
         let cluster = TestLeader::with_record().await;
-        let rows = vec![row("task_live", "web", TaskState::Running), row("task_past", "web", TaskState::Failed), row("task_twin1", "twin", TaskState::Killed), row("task_twin2", "twin", TaskState::Killed)];
+        let mut rows = vec![row("task_live", "web", TaskState::Running), row("task_past", "web", TaskState::Failed), row("task_twin1", "twin", TaskState::Killed), row("task_twin2", "twin", TaskState::Killed)];
+        rows[3].update.started_ms = rows[0].update.started_ms + 1;
         cluster
             .answer_queries(move |query| {
                 let fits = |row: &&TaskRow| row.update.task.as_str().starts_with(&query.prefix) || row.update.name.as_ref().is_some_and(|name| name.as_str().starts_with(&query.prefix));
@@ -248,7 +259,7 @@ mod tests {
 
         assert_eq!(find(&cluster, "web").await.as_deref(), Ok("task_live running"));
         assert_eq!(find(&cluster, "task_past").await.as_deref(), Ok("task_past failed"));
-        assert_eq!(find(&cluster, "@last").await.map(|found| found.starts_with("task_")), Ok(true));
+        assert_eq!(find(&cluster, "@last").await.as_deref(), Ok("task_twin2 killed"), "an ended task that is newer than a living one");
         assert!(find(&cluster, "twin").await.is_err_and(|why| why.starts_with("twin may be any of 2: task_twin1")));
         for text in ["task_old", "ancient", "task_ol"] {
             assert_eq!(find(&cluster, text).await.as_deref(), Ok("task_old finished"), "{text}");
