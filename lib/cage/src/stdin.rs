@@ -177,7 +177,8 @@ impl Feed {
                 self.pour();
                 self.reply();
             }
-            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            // The sender left with replies unread. The kernel says so once, before the packets that it sent; they come next.
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNRESET) => {}
             _ => {
                 self.connections.remove(n);
             }

@@ -301,6 +301,32 @@ fn stdin_arrives_whole() {
     });
 }
 
+/// What a sender sent last counts although it leaves at once, without a look at the replies
+#[test]
+fn stdin_of_a_sender_that_leaves() {
+    both_ways(|world| {
+        for round in 0..20 {
+            let id = format!("hasty-{round}");
+            let mut spec = world.spec(&id, &["cat"]);
+            spec.stdin = true;
+            let container = world.launch(&spec);
+            let mut socket = None;
+            patiently(|| {
+                socket = world.cage.stdin(&id).ok();
+                socket.is_some()
+            });
+            let socket = socket.expect("just seen");
+            for offset in 0..5 {
+                socket.send(offset, b"x").expect("there is room");
+            }
+            socket.send_eof(5).expect("there is room");
+            drop(socket);
+            let exit = world.finish(container);
+            assert_eq!((exit.code, world.read(&id, Stream::Stdout)), (Some(0), b"xxxxx".to_vec()));
+        }
+    });
+}
+
 /// A task that closes its input ends its sender's work; one without input reads an empty one
 #[test]
 fn stdin_may_be_closed() {
