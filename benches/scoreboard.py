@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Measures what meso costs beside its floors and peers, in one run on one machine, and prints a table of ratios.
 
-    benches/scoreboard.py [--quick] [--floors DIR] [--server PATH] [--rows 1,2,3]
+    benches/scoreboard.py [--quick] [--floors DIR] [--peers DIR] [--python PATH] [--server PATH] [--rows 1,2,3]
 
 Release binaries are taken from target/release. Without --floors the floors are those that this script measures itself
 (posix_spawn, xargs, a pipe). With it, DIR holds built programs: floor/target/release/floor and
-natsfloor/target/release/composite. Every number is a median; a run with one task that failed is void.
+natsfloor/target/release/composite; the first runs again at the end. --peers DIR holds local.py, slurm_bench.py and hq_bench.py,
+which print one JSON line each; --python is the interpreter that has their packages. Every number is a median; a run with one task
+that failed is void. An agent's log is on the disk before a task is spawned and before its end is told, so row 5 is row 3.
 """
 import argparse
 import json
@@ -169,18 +171,35 @@ def stream(command, env, size):
     return size / (1 << 30) / (time.perf_counter() - began)
 
 
-def outside(program, *args):
-    """The JSON of a floor's program, or nothing."""
+def outside(program, *args, env=None):
+    """The JSON of somebody else's program, or nothing."""
     if not program.exists():
         return {}
-    out = subprocess.run([program, *args], stdout=subprocess.PIPE, check=True, timeout=LIMIT_S)
-    return json.loads(out.stdout.splitlines()[-1])
+    out = subprocess.run([program, *args], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=LIMIT_S, env=dict(os.environ, **(env or {})))
+    lines = [line for line in out.stdout.splitlines() if line.startswith(b"{")]
+    return json.loads(lines[-1]) if lines else {}
+
+
+def floors(args, server):
+    """What the machine and the bus allow: of the container alone, and of this architecture with nothing in it."""
+    found = {}
+    if args.floors:
+        found["floor"] = outside(args.floors / "floor/target/release/floor", "500", "2000")
+        if server:
+            program = args.floors / "natsfloor/target/release/composite"
+            found["composite"] = outside(program, "bench", server)
+            found["composite, fsync"] = outside(program, "bench", server, env={"SYNC": "always"})
+    for name, values in found.items():
+        print(f"{name}: {json.dumps(values)}", flush=True)
+    return found
 
 
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--quick", action="store_true", help="a tenth of everything")
     args.add_argument("--floors", type=Path, help="folder of built floors")
+    args.add_argument("--peers", type=Path, help="folder of the peers' scripts")
+    args.add_argument("--python", default=sys.executable, help="interpreter for the peers' scripts")
     args.add_argument("--server", help="nats-server to use")
     args.add_argument("--rows", default="1,2,3,4,6,7,8")
     args = args.parse_args()
@@ -194,11 +213,17 @@ def main():
         table.append((row, what, f"{ours:.3g} {unit}", beside, f"{theirs:.3g} {unit}", f"{ratio:.2f}"))
         print(f"row {row}: {what}: {ours:.3g} {unit}; {beside}: {theirs:.3g} {unit}; ratio {ratio:.2f}", flush=True)
 
-    floor = outside(args.floors / "floor/target/release/floor", "500", "2000") if args.floors else {}
-    if floor:
-        print("floor:", json.dumps(floor), flush=True)
-    spawn = median(spawn_floor(500 // scale + 20))
     server = args.server or os.environ.get("MESO_NATS_SERVER")
+    found = floors(args, server)
+    floor, composite, synced = (found.get(name, {}) for name in ("floor", "composite", "composite, fsync"))
+
+    def beside(row, what, ours, unit, name, values, key):
+        """The same figure beside a floor's, in its own unit."""
+        value = values.get(key)
+        if value:
+            say(row, what, ours, unit, name, value["p50"] / 1e3 if isinstance(value, dict) else value)
+
+    spawn = median(spawn_floor(500 // scale + 20))
     with Cluster(server) as cluster:
         if 7 in rows:
             daemons = cluster.pids("meso-master") + cluster.pids("meso-agent")
@@ -215,14 +240,23 @@ def main():
         if 1 in rows:
             times = connected(cluster, 300 // scale)
             say(1, "connected pipeline, p50", median(times), "ms", "posix_spawn", spawn)
+            beside(1, "connected pipeline, p50", median(times), "ms", "bare container", floor, "cg_ns_vf_us")
+            beside(1, "connected pipeline, p50", median(times), "ms", "composite", composite, "connected_full_us")
             say(1, "connected pipeline, p99 to own p50", percentile(times, 0.99), "ms", "own p50", median(times))
         if 2 in rows:
             times = timed([*launch(cluster), "--", "/bin/true"], 200 // scale, cluster.env)
             say(2, "fresh meso-launch, p50", median(times), "ms", "posix_spawn", spawn)
-            if shutil.which("docker") is None and shutil.which("runc") is None:
-                print("row 2: no container tool to run beside it", flush=True)
+            beside(2, "fresh meso-launch, p50", median(times), "ms", "composite", composite, "fresh_cli_full_us")
+            tool = timed([*launch(cluster)[:1], "--version"], 200 // scale, cluster.env)
+            say(2, "meso-launch --version, p50", median(tool), "ms", "goal", 5)
+            alone = timed(["/bin/true"], 200 // scale, cluster.env)
+            say(2, "meso-launch --version, p50", median(tool), "ms", "/bin/true", median(alone))
         if 3 in rows:
-            say(3, f"{tasks} contained tasks", many(cluster, tasks), "/s", "xargs -P16, not contained", xargs(tasks))
+            rate = many(cluster, tasks)
+            say(3, f"{tasks} contained tasks", rate, "/s", "xargs -P16, not contained", xargs(tasks))
+            beside(3, f"{tasks} contained tasks", rate, "/s", "bare containers x16", floor, "cg_ns_vf_x16_per_s")
+            beside(3, f"{tasks} contained tasks", rate, "/s", "composite", composite, "full_n10000_per_s")
+            beside(5, f"{tasks} contained tasks, fsynced", rate, "/s", "composite with fsync", synced, "full_n10000_per_s")
         if 6 in rows:
             size = (1 << 30) // scale
             ours = stream([*launch(cluster), "--", "head", "-c", str(size), "/dev/zero"], cluster.env, size)
@@ -242,10 +276,18 @@ def main():
             alone.wait()
     if 4 in rows:
         with Cluster(server, cgroups=False) as cluster:
-            say(4, f"{tasks} tasks, containment off", many(cluster, tasks), "/s", "xargs -P16", xargs(tasks))
-    composite = args.floors / "natsfloor/target/release/composite" if args.floors else None
-    if composite and composite.exists() and server:
-        print("composite:", json.dumps(outside(composite, "bench", server)), flush=True)
+            rate = many(cluster, tasks)
+            say(4, f"{tasks} tasks, containment off", rate, "/s", "xargs -P16", xargs(tasks))
+            beside(4, f"{tasks} tasks, containment off", rate, "/s", "posix_spawn x16", floor, "spawn_x16_per_s")
+            beside(4, f"{tasks} tasks, containment off", rate, "/s", "composite", composite, "kv_n10000_per_s")
+    if args.peers:
+        sizes = {"SIZES": str(2_000 // scale), "LAT": str(100 // scale)}
+        for name in ("local.py", "slurm_bench.py", "hq_bench.py"):
+            try:
+                print(f"{name}: {json.dumps(outside(Path(args.python), str(args.peers / name), env=sizes))}", flush=True)
+            except (OSError, subprocess.SubprocessError, ValueError) as error:
+                print(f"{name}: not measured: {error}", flush=True)
+    floors(args, None)
     print()
     print("| row | what | meso | beside | | ratio |\n| --- | --- | --- | --- | --- | --- |")
     for row in table:

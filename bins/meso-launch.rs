@@ -2,6 +2,8 @@
 
 #[path = "launch/hearing.rs"]
 mod hearing;
+#[path = "launch/offers.rs"]
+mod offers;
 #[path = "launch/outcome.rs"]
 mod outcome;
 #[path = "launch/output.rs"]
@@ -12,6 +14,8 @@ mod plan;
 mod preview;
 #[path = "launch/run.rs"]
 mod run;
+#[path = "launch/schedule.rs"]
+mod schedule;
 #[path = "launch/signals.rs"]
 mod signals;
 #[path = "launch/stdin.rs"]
@@ -27,7 +31,7 @@ use meso_cli::{BusArgs, Exit, Failure};
 /// to it, and its exit code becomes that of meso-launch. With -n, --each or --each0 many tasks are run, and the highest
 /// code counts. Standard input is read only with -i or where a file is given as -.
 #[derive(clap::Parser)]
-#[command(override_usage = "meso-launch [OPTIONS] -- CMD [ARG]...\n       meso-launch [OPTIONS] -c STRING")]
+#[command(override_usage = "meso-launch [OPTIONS] -- CMD [ARG]...\n       meso-launch [OPTIONS] -c STRING\n       meso-launch -O[FILE] [OPTIONS] -- CMD [ARG]...\n       meso-launch -O[FILE]")]
 pub struct Args {
     #[command(flatten)]
     bus: BusArgs,
@@ -47,6 +51,21 @@ pub struct Args {
     /// The same for items that end in a NUL byte, as find -print0 prints them
     #[arg(long, value_name = "FILE")]
     each0: Option<PathBuf>,
+    /// Launch on offers that are read, as meso-offer prints them, from a file or standard input
+    ///
+    /// With a command each offer is used for as many tasks as fit, up to -n in all. Without one each line is a call:
+    /// an offer with "tasks" beside it, accept/1, decline/1, kill/1 and so on, and gets a result/1 line back.
+    #[arg(short = 'O', long = "offers", value_name = "FILE", num_args = 0..=1, default_missing_value = "-", conflicts_with_all = ["each", "each0", "condition", "on", "framework", "role", "dry_run"], help_heading = "Offers")]
+    offers: Option<PathBuf>,
+    /// Launch on this offer
+    #[arg(long, value_name = "ID", conflicts_with_all = ["offers", "each", "each0", "condition", "on", "framework", "role", "dry_run"], help_heading = "Offers")]
+    offer: Option<String>,
+    /// Use an offer for at most so many tasks; fill for as many as fit
+    #[arg(long, value_name = "COUNT", value_parser = per_offer, requires = "offers", help_heading = "Offers")]
+    per_offer: Option<u32>,
+    /// End with 65 at a line that is not what is read
+    #[arg(long, requires = "offers", help_heading = "Offers")]
+    strict: bool,
     /// At most so many tasks at once
     #[arg(short = 'j', value_name = "COUNT")]
     at_once: Option<u32>,
@@ -149,12 +168,27 @@ pub struct Args {
     command: Vec<String>,
 }
 
+/// How many tasks an offer is used for at most.
+fn per_offer(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        _ if text == "fill" => Ok(u32::MAX),
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("that is no number from 1 and not fill".to_owned()),
+    }
+}
+
 fn main() -> std::process::ExitCode {
     meso_cli::main(meso_cli::tool!(Speaks), launch)
 }
 
 async fn launch(args: Args) -> Result<Exit, Failure> {
+    if args.offers.is_some() && args.command.is_empty() && args.shell.is_none() {
+        return tokio::task::LocalSet::new().run_until(schedule::schedule(args)).await;
+    }
     let plan = plan::Plan::from_args(&args)?;
+    if args.offers.is_some() || args.offer.is_some() {
+        return tokio::task::LocalSet::new().run_until(run::run_on(args, plan)).await;
+    }
     if args.dry_run {
         return preview::preview(&args, plan).await;
     }

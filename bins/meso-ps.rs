@@ -5,19 +5,22 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use meso_cli::client::{
-    AGENT_COLUMNS, FRAMEWORK_COLUMNS, LISTING_MS, Leader, MASTER_COLUMNS, OFFER_COLUMNS, TASK_COLUMNS, agent_row, framework_row, is_later, master_row, offer_row, recorded_tasks, task_row,
+    AGENT_COLUMNS, FRAMEWORK_COLUMNS, LISTING_MS, Leader, MASTER_COLUMNS, OFFER_COLUMNS, TASK_COLUMNS, agent_row, framework_row, is_later, master_row, offer_row, recorded_tasks,
+    snapshot_listings, task_row,
 };
-use meso_cli::{BusArgs, Column, Exit, Failure, Format, Listing, Look, OutputArgs, Row};
+use meso_cli::{BusArgs, Column, Exit, Failure, Format, LineOut, Listing, Look, OutputArgs, Row, Written, json_text};
 use meso_core::id::TaskId;
 use meso_core::task::TaskState;
 use meso_core::wire::Update;
+use meso_core::wire::snapshot::Snapshot;
 use std::time::Duration;
 
-/// List tasks, agents, masters, frameworks or offers
+/// List tasks, agents, masters, frameworks or offers, or show the snapshot
 ///
-/// Without a word, the tasks that live. A table for people; for programs, -o json, jsonl, tsv=FIELD,FIELD or name.
+/// Without a word, the tasks that live. A table for people; for programs, -o json, jsonl, tsv=FIELD,FIELD or name. The snapshot is what the
+/// allocation policy sees; as jsonl it is the line that meso-allocate reads.
 #[derive(clap::Parser)]
-#[command(after_help = "Examples:\n  meso-ps                                  tasks that live\n  meso-ps -q --state failed | xargs meso-logs\n  meso-ps agents -o tsv=host,free.cpus")]
+#[command(after_help = "Examples:\n  meso-ps                                  tasks that live\n  meso-ps -q --state failed | xargs meso-logs\n  meso-ps agents -o tsv=host,free.cpus\n  meso-ps snapshot -o jsonl | meso-allocate --trace")]
 struct Args {
     /// What to list
     #[arg(value_enum, default_value_t = What::Tasks)]
@@ -50,6 +53,7 @@ enum What {
     Masters,
     Frameworks,
     Offers,
+    Snapshot,
 }
 
 impl What {
@@ -60,7 +64,7 @@ impl What {
             What::Agents => vec!["active", "recovering", "unreachable"],
             What::Masters => vec!["leading", "standby"],
             What::Frameworks => vec!["connected", "disconnected"],
-            What::Offers => vec![],
+            What::Offers | What::Snapshot => vec![],
         }
     }
 }
@@ -80,6 +84,7 @@ async fn list(args: Args) -> Result<Exit, Failure> {
         What::Masters => (&MASTER_COLUMNS, leader.masters(limit).await?.iter().map(|master| master_row(master, now_ms)).collect()),
         What::Frameworks => (&FRAMEWORK_COLUMNS, leader.frameworks(limit).await?.iter().map(|framework| framework_row(framework, now_ms)).collect()),
         What::Offers => (&OFFER_COLUMNS, leader.offers(limit).await?.iter().map(|offer| offer_row(offer, now_ms)).collect()),
+        What::Snapshot => return show(&leader.snapshot(limit).await?, &args.output.output),
     };
     let is = |row: &Row, key: &str, value: &str| row.field(key).and_then(|field| field.as_str()) == Some(value);
     let wanted = |row: &Row| {
@@ -93,7 +98,41 @@ async fn list(args: Args) -> Result<Exit, Failure> {
     Ok(Exit::DONE)
 }
 
+/// Prints the snapshot: one line of JSON, or for people a table of its agents, one of its roles, one of its frameworks.
+fn show(snapshot: &Snapshot, format: &Format) -> Result<Exit, Failure> {
+    let mut out = LineOut::stdout()?;
+    // A reader who has seen enough is no failure.
+    match format {
+        Format::Jsonl => {
+            let _ = out.object(snapshot)?;
+        }
+        Format::Json => {
+            let _ = out.bytes(format!("[\n{}\n]", json_text(snapshot)?).as_bytes())?;
+        }
+        _ => {
+            let look = Look::of_stdout();
+            for (place, listing) in snapshot_listings(snapshot).iter().enumerate() {
+                let gap = if place > 0 { "\n" } else { "" };
+                let text = format!("{gap}{}", listing.render(format, look)?);
+                if out.bytes(text.trim_end_matches('\n').as_bytes())? == Written::ReaderGone {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(Exit::DONE)
+}
+
 fn check(args: &Args) -> Result<(), Failure> {
+    if args.what == What::Snapshot {
+        let has_filter = args.all || args.mine || args.quiet || !args.state.is_empty();
+        let has_fields = matches!(args.output.output, Format::Tsv(_) | Format::Name);
+        if has_filter || has_fields {
+            let what = if has_filter { "the snapshot is shown whole: -a, -q, --state and --mine are for the other tables" } else { "the snapshot is no table of fields or ids" };
+            return Err(Failure::usage(what).hint("meso-ps snapshot, or with -o jsonl"));
+        }
+        return Ok(());
+    }
     let word = args.what.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     if args.all && args.what != What::Tasks {
         return Err(Failure::usage(format!("-a is for tasks, not for {word}")).hint(format!("meso-ps {word}")));

@@ -152,6 +152,45 @@ meso-logs --principal other web 2> /dev/null; check 'not mine to read' 77 $?
     );
 }
 
+/// Shows that a running cluster is a line, that the policy makes of it what the books allow, and that what one adds to it
+/// is served by the same rules.
+#[test]
+fn the_snapshot() {
+    on_a_cluster(
+        2,
+        r#"
+runs() { [ "$(meso-ps -o tsv=state)" = running ]; }
+id=$(timeout 30 meso-launch -d --framework keeper -R cpus=0.5,mem=64M -- sleep 60); soon runs
+fw=$(meso-ps frameworks -o tsv=name,id | sed -n 's/^keeper\t//p')
+meso-ps snapshot -o jsonl > line
+check 'one line' 1 "$(wc -l < line)"
+check 'of its kind' '{"meso":"snapshot/1","agents":[{"agent":"agent_' "$(head -c 47 line)"
+check 'both agents' 2 "$(jq '.agents | length' line)"
+check 'what is used is not free' '0.5 64' "$(jq -r '[.agents[] | [.cpus - .free.cpus, .mem - .free.mem]] | "\(map(.[0]) | add) \(map(.[1]) | add)"' line)"
+check 'who uses it' "$fw 0.5 64" "$(jq -r '.frameworks[] | "\(.framework) \(.used.cpus) \(.used.mem)"' line)"
+meso-allocate --trace < line > out; check 'it is understood' 0 $?
+check 'nobody wants more' allocated/1 "$(jq -r .meso out)"
+check 'and what is held counts' true "$(jq '.frameworks[0].standing.share > 0' out)"
+jq -c '.frameworks += [{framework:"a",demand:{cpus:0.1,mem:32,count:3}},{framework:"b",demand:{cpus:0.1,mem:32,count:1}}]' line > more
+meso-allocate --trace < more > out
+check 'whole tasks' 'a 3 b 1' "$(jq -rs 'map(select(.meso == "grant/1")) | group_by(.framework)[] | "\(.[0].framework) \(map(.tasks) | add)"' out | xargs)"
+check 'the smallest share first' 'a b a a' "$(jq -r 'select(.meso == "step/1") | .framework' out | xargs)"
+check 'nothing is given twice' true "$(jq -s --slurpfile line line '([.[] | select(.meso == "grant/1")] | group_by(.agent) | all((map(.cpus) | add) as $sum | .[0].agent as $agent | any($line[0].agents[]; .agent == $agent and .free.cpus >= $sum)))' out)"
+check 'the tables' 'AGENT HOST ACTIVE CPUS FREE MEM FREE' "$(meso-ps snapshot | head -1 | xargs)"
+check 'with frameworks' "$fw default 1 0.5 64M 0" "$(meso-ps snapshot | tail -1 | awk '{print $1, $2, $3, $4, $5, $6}')"
+check 'an array' 1 "$(meso-ps snapshot -o json | jq length)"
+meso-ps snapshot -o wide > out 2> err; check 'wide' '0 0' "$? $(wc -c < err)"
+meso-ps snapshot | head -c 1 > /dev/null; check 'a reader that leaves' 0 "${PIPESTATUS[0]}"
+# Somebody wants more than there is: the demand is in the line, and the policy says so.
+timeout 30 meso-launch -q -n 500 -R cpus=0.1,mem=1G -- sleep 60 & launcher=$!
+wants() { meso-ps frameworks -o tsv=wants | grep -q '^[1-9]'; }; soon wants
+meso-ps snapshot -o jsonl | meso-allocate > out
+check 'what is not met' true "$(jq '[.frameworks[]? | .unmet] | add > 0' out)"
+kill $launcher; wait
+"#,
+    );
+}
+
 /// Shows that events come in order, that any place can be gone on from, and that kinds and times filter.
 #[test]
 fn events() {

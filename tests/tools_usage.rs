@@ -1,6 +1,7 @@
 //! Wrong input of the tools that look and act: one clear line, the contract's exit code, and nothing done
 //!
 //! No bus is needed: each of these is refused before one is looked for, and the address leads nowhere to prove it.
+use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 /// An address at which nobody listens: port 1 belongs to a service that nobody runs.
@@ -10,6 +11,7 @@ const NOWHERE: &str = "nats://127.0.0.1:1";
 fn run(tool: &str, args: &[&str]) -> Output {
     let program = match tool {
         "meso" => env!("CARGO_BIN_EXE_meso"),
+        "meso-allocate" => env!("CARGO_BIN_EXE_meso-allocate"),
         "meso-ps" => env!("CARGO_BIN_EXE_meso-ps"),
         "meso-kill" => env!("CARGO_BIN_EXE_meso-kill"),
         "meso-wait" => env!("CARGO_BIN_EXE_meso-wait"),
@@ -41,6 +43,16 @@ fn wrong_use() {
     let long = "x".repeat(100_000);
     let long = long.as_str();
     let table: &[(&str, &[&str], i32, &str)] = &[
+        ("meso-allocate", &["--policy", "lottery"], 2, "invalid value 'lottery' for '--policy <POLICY>' [possible values: drf]"),
+        ("meso-allocate", &["--seed", "-1"], 2, ""),
+        ("meso-allocate", &["--seed", "18446744073709551616"], 2, "invalid value '18446744073709551616'"),
+        ("meso-allocate", &["-o", "json"], 2, "invalid value 'json' for '--output <FORMAT>' [possible values: jsonl, table]"),
+        ("meso-allocate", &["snapshot.json"], 2, "unexpected argument 'snapshot.json'"),
+        ("meso-allocate", &["--nats", "nats://x"], 2, "unexpected argument '--nats'"),
+        ("meso-ps", &["snapshot", "-a"], 2, "the snapshot is shown whole"),
+        ("meso-ps", &["snapshot", "-q"], 2, "the snapshot is shown whole"),
+        ("meso-ps", &["snapshot", "--state", "active"], 2, "the snapshot is shown whole"),
+        ("meso-ps", &["snapshot", "-o", "tsv=agents"], 2, "the snapshot is no table of fields or ids"),
         ("meso-ps", &["task"], 2, "invalid value 'task'"),
         ("meso-ps", &["--sate", "failed"], 2, "unexpected argument '--sate'"),
         ("meso-ps", &["--state", "FAILED"], 2, "\"FAILED\" is no state of tasks"),
@@ -118,6 +130,7 @@ fn no_bus() {
     let table: &[(&str, &[&str], i32)] = &[
         ("meso-ps", &[], 69),
         ("meso-ps", &["agents", "-o", "json"], 69),
+        ("meso-ps", &["snapshot", "-o", "jsonl"], 69),
         ("meso-kill", &["task_1"], 69),
         ("meso-kill", &["--framework", "f"], 69),
         ("meso-kill", &["-"], 69),
@@ -135,10 +148,68 @@ fn no_bus() {
     }
 }
 
+/// Runs meso-allocate on these bytes.
+fn allocate(args: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_meso-allocate")).args(args).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it was built");
+    let mut stdin = child.stdin.take().expect("it is a pipe");
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().expect("it ends");
+    writer.join().expect("it does not panic").expect("everything is read");
+    output
+}
+
+/// Shows that what is no snapshot is said by its number and reason, that the lines around it are served, and the code.
+#[test]
+fn lines_that_are_no_snapshots() {
+    let good = r#"{"meso":"snapshot/1","agents":[{"agent":"a1","cpus":2,"free":{"cpus":2}}],"frameworks":[{"framework":"f1","demand":{"cpus":1,"count":1}}]}"#;
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let bad: &[(&str, &str)] = &[
+        ("nonsense", "not an object"),
+        ("{", "ends in the middle"),
+        ("{}", "missing key `meso`"),
+        (r#"{"meso":"grant/1"}"#, "the kind \"grant/1\" is not snapshot/1"),
+        (r#"{"meso":"snapshot/1","agents":[{"agent":"a1","cpus":-4,"free":{}}],"frameworks":[]}"#, "the amount -4 is negative"),
+        (r#"{"meso":"snapshot/1","agents":[{"agent":"a1","cpus":1e400,"free":{}}],"frameworks":[]}"#, "number out of range"),
+        (r#"{"meso":"snapshot/1","agents":[],"frameworks":[{"framework":"\u001b[2J"}]}"#, "is not a framework id"),
+        ("\u{1b}[2J\u{7}", "not an object"),
+        (&deep, ""),
+    ];
+    for (line, words) in bad {
+        let output = allocate(&[], format!("{good}\n{line}\n\n{good}").as_bytes());
+        let said = String::from_utf8(output.stderr).expect("it is text");
+        assert_eq!(output.status.code(), Some(65), "{said}");
+        assert!(said.starts_with("meso-allocate: line 2: ") && said.contains(words) && said.lines().count() == 1 && said.len() < 500, "{said}");
+        assert!(!said.chars().any(|c| c.is_control() && c != '\n'), "{said:?}");
+        let lines = String::from_utf8(output.stdout).expect("it is text");
+        let kinds: Vec<&str> = lines.lines().map(|line| line.split('"').nth(3).unwrap_or_default()).collect();
+        assert_eq!(kinds, ["grant/1", "allocated/1", "grant/1", "allocated/1"], "{lines}");
+    }
+    let mut binary = vec![0xff, 0xfe, b'\n'];
+    binary.extend_from_slice(good.as_bytes());
+    assert_eq!(allocate(&[], &binary).status.code(), Some(65));
+    let nothing = allocate(&["--trace"], b"");
+    assert_eq!((nothing.status.code(), nothing.stdout.len(), nothing.stderr.len()), (Some(0), 0, 0));
+}
+
+/// Shows that the same line gives the same lines, that the seed moves tasks to other agents, and that a closed pipe is the end.
+#[test]
+fn allocate_is_a_filter() {
+    let agents: Vec<String> = (0..5).map(|number| format!(r#"{{"agent":"a{number}","cpus":2,"free":{{"cpus":2}}}}"#)).collect();
+    let line = format!(r#"{{"meso":"snapshot/1","agents":[{}],"frameworks":[{{"framework":"f1","demand":{{"cpus":1,"count":2}}}}]}}"#, agents.join(","));
+    let said = |args: &[&str]| String::from_utf8(allocate(args, line.as_bytes()).stdout).expect("it is text");
+    assert_eq!(said(&[]), said(&["--seed", "0"]));
+    assert_eq!(said(&["--seed", "5"]), said(&[]), "modulo the number of agents");
+    assert!(said(&[]).contains(r#""agent":"a0""#) && said(&["--seed", "3"]).contains(r#""agent":"a3""#), "{}", said(&["--seed", "3"]));
+    let script = r#"for i in 1 2 3 4 5 6 7 8 9; do echo "$1"; done | "$2" --trace | head -n 1 > /dev/null; echo "${PIPESTATUS[1]}""#;
+    let output = Command::new("bash").args(["-c", script, "bash", &line, env!("CARGO_BIN_EXE_meso-allocate")]).stdin(Stdio::null()).output().expect("bash is there");
+    assert_eq!((String::from_utf8_lossy(&output.stdout).trim(), output.stderr.len()), ("0", 0), "{output:?}");
+}
+
 /// Shows that help, version, man page and completions need neither bus nor environment.
 #[test]
 fn help_needs_nothing() {
-    for tool in ["meso", "meso-ps", "meso-kill", "meso-wait", "meso-logs", "meso-events"] {
+    for tool in ["meso", "meso-allocate", "meso-ps", "meso-kill", "meso-wait", "meso-logs", "meso-events"] {
         for args in [&["--help"][..], &["-h"], &["--version"], &["--generate", "man"], &["--generate", "bash"], &["--generate", "zsh"], &["--generate", "fish"]] {
             let output = run(tool, args);
             assert_eq!(output.status.code(), Some(0), "{tool} {args:?}: {}", String::from_utf8_lossy(&output.stderr));

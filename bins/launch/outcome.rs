@@ -6,13 +6,17 @@ use meso_core::launcher::Failure as NoTask;
 use meso_core::wire::{RefusalCode, Update};
 use serde::Serialize;
 
+use crate::run::no_offer;
+
 /// The code and the words for a job that ended without a task.
 pub fn failure_of(failure: &NoTask, interrupted_by: Option<i32>) -> (Exit, Option<Failure>) {
     match failure {
         NoTask::StartDeadline => (Exit::NOT_NOW, Some(Failure::not_now("no offer fitted by the start deadline").hint("meso-ps agents shows what is free"))),
+        NoTask::NoOffer => (Exit::NOT_NOW, Some(no_offer())),
         NoTask::Interrupted => (interrupted_by.map_or(Exit::OURS, |signal| Exit::signal(u8::try_from(signal).unwrap_or(127))), None),
         NoTask::Refused(refusal) if refusal.code == RefusalCode::NameHeld => (Exit::NOT_NOW, Some(Failure::not_now(refusal.message.clone()))),
         NoTask::Refused(refusal) => (Exit::OURS, Some(Failure::failed(format!("refused: {}", refusal.message)))),
+        NoTask::Removed(why) if why == "taken_over" => (Exit::NOT_NOW, Some(Failure::not_now("another session took the framework over"))),
         NoTask::Removed(why) => (Exit::OURS, Some(Failure::failed(format!("the framework is over: {why}")))),
     }
 }
@@ -100,6 +104,7 @@ impl<'a> Report<'a> {
 pub fn reason_of(failure: &NoTask) -> &'static str {
     match failure {
         NoTask::StartDeadline => "start_deadline",
+        NoTask::NoOffer => "no_offer",
         NoTask::Interrupted => "interrupted",
         NoTask::Refused(_) => "refused",
         NoTask::Removed(_) => "removed",

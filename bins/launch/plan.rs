@@ -223,6 +223,9 @@ fn refuse_combinations(args: &Args, is_many: bool) -> Result<(), Failure> {
     if args.stdin && is_many {
         return no("-i feeds one task; there are several", "run one task, or give each its input as an argument");
     }
+    if args.stdin && args.offers.as_deref().is_some_and(|path| path.as_os_str() == "-") {
+        return no("-i and -O both read standard input", "-OFILE, or --offer ID");
+    }
     if args.stdin && args.detach {
         return no("-i and -d exclude one another: a detached task has nobody to feed it", "leave one of them out");
     }

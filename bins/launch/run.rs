@@ -8,14 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use meso_bus::driver::Clock;
 use meso_bus::{Bus, BusEvent};
-use meso_cli::client::{Follower, Leader, PATIENCE_MS, TaskIo, task_epitaph, task_exit};
-use meso_cli::{Exit, Failure, Progress, complain, io_text, report};
+use meso_cli::client::{Follower, Leader, PATIENCE_MS, Seat, TaskIo, task_epitaph, task_exit, too_late};
+use meso_cli::{Exit, Failure, Progress, complain, io_text, random, report, who};
 use meso_core::id::{AgentId, FrameworkId, Nonce, TaskId};
-use meso_core::launcher::{Config, Effect, Event, Failure as NoTask, Launcher};
+use meso_core::launcher::{Config, Effect, Event, Failure as NoTask, Job, Launcher};
 use meso_core::task::TaskState;
 use meso_core::wire::call::{Answer, Call};
 use meso_core::wire::io::{Stream, What};
-use meso_core::wire::{Task, Update};
+use meso_core::wire::{Offer, Task, Update};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::Args;
 use crate::hearing::{hear_pushes, hear_statuses};
+use crate::offers::{Offers, complain_of_line, own_seat};
 use crate::outcome::{Report, failure_of, reason_of};
 use crate::output::{Ended, Order, Printed, copy, print};
 use crate::plan::{Plan, Source};
@@ -56,6 +57,8 @@ pub enum Happened {
     Followed(Result<Printed, Failure>),
     /// Our input came to its end.
     Fed(Result<(), Failure>),
+    /// A line of offers could not be used.
+    BadLine(u64, Failure),
 }
 
 /// A job on its way.
@@ -97,20 +100,58 @@ struct Run {
 
 /// Runs the plan to its end.
 pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
-    let report = args.report.as_ref().map(|path| File::create(path).map_err(|error| Failure::failed(format!("cannot write {}: {}", path.display(), io_text(&error))))).transpose()?;
-    let mut source = plan.source().await?;
+    let leader = Leader::connect_to_stay(&plan.access).await?;
+    let own = own_seat(plan.role.clone())?;
+    run_in(args, plan, leader, own, None, signals::listen()?).await
+}
+
+/// Runs the plan on offers that are read, in the session that they belong to.
+pub async fn run_on(args: Args, plan: Plan) -> Result<Exit, Failure> {
     let mut signals = signals::listen()?;
     let leader = Leader::connect_to_stay(&plan.access).await?;
+    let mut offers = Offers::open(&args, leader.clone()).await?;
+    let deadline = plan.start_deadline_ms.map(Duration::from_millis);
+    let (seat, first) = loop {
+        tokio::select! {
+            biased;
+            Some(signal) = signals.recv() => return Ok(Exit::signal(u8::try_from(signal).unwrap_or(127))),
+            line = offers.next() => match line? {
+                Some(Ok(found)) => break found,
+                Some(Err((number, failure))) => {
+                    complain_of_line(number, &failure);
+                    if args.strict {
+                        return Ok(Exit::BAD_INPUT);
+                    }
+                }
+                None => return Err(no_offer()),
+            },
+            () = sleep(deadline.unwrap_or(Duration::MAX)), if deadline.is_some() => return Err(Failure::not_now("no offer came by the start deadline").hint("meso-ps agents shows what is free")),
+        }
+    };
+    run_in(args, plan, leader, seat, Some((offers, first)), signals).await
+}
+
+/// What to say when offers ended before a task had one.
+pub fn no_offer() -> Failure {
+    Failure::not_now("the offers ended before one was found that fits").hint("meso-ps agents shows what is free; a filter may have let nothing pass")
+}
+
+async fn run_in(args: Args, plan: Plan, leader: Leader, seat: Seat, offers: Option<(Offers, Offer)>, mut signals: mpsc::Receiver<i32>) -> Result<Exit, Failure> {
+    let report = args.report.as_ref().map(|path| File::create(path).map_err(|error| Failure::failed(format!("cannot write {}: {}", path.display(), io_text(&error))))).transpose()?;
+    let mut source = plan.source().await?;
     let bus = leader.bus().clone();
-    let framework = FrameworkId::fresh(random()?);
+    let framework = seat.framework.clone();
     let clock = Clock::default();
     let (to, mut happened) = mpsc::channel(HAPPENED_MAX);
     let launcher = Launcher::new(
         Config {
             framework: framework.clone(),
-            session: Nonce::fresh(random()?, random()?),
+            session: seat.session.clone(),
+            session_no: seat.session_no,
+            member: seat.member.clone(),
+            per_offer_max: args.per_offer.unwrap_or(u32::MAX),
             name: plan.framework.clone(),
-            role: plan.role.clone(),
+            role: seat.role.clone(),
             who: who(),
             request: plan.request.clone(),
             condition: args.condition.clone().unwrap_or_default(),
@@ -155,19 +196,16 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
         fed: false,
     };
     run.listen(&framework).await?;
+    if let Some((offers, first)) = offers {
+        run.hand_in(offers, first);
+    }
     let begun = Instant::now();
     let mut more = true;
     loop {
-        while more && run.wants_jobs() {
+        // Items that are read come one by one below: whoever waits at a pipe for the next does not hold up those that are here.
+        while more && run.plan.count.is_some() && run.wants_jobs() {
             match source.next(&run.plan).await? {
-                Some((job, item)) => {
-                    run.jobs.insert(job.index, Live { item, task: None, followers: 0 });
-                    run.step(Event::Job(Box::new(job)))?;
-                    // Whoever waits at a pipe for more items does not hold up those that are here.
-                    if run.plan.count.is_none() && !happened.is_empty() {
-                        break;
-                    }
-                }
+                Some((job, item)) => run.take(job, item)?,
                 None => more = false,
             }
         }
@@ -186,10 +224,7 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
             Some(signal) = signals.recv() => run.on_signal(signal).await?,
             Some(what) = happened.recv() => run.on_happened(what)?,
             job = source.next(&run.plan), if feeding => match job? {
-                Some((job, item)) => {
-                    run.jobs.insert(job.index, Live { item, task: None, followers: 0 });
-                    run.step(Event::Job(Box::new(job)))?;
-                }
+                Some((job, item)) => run.take(job, item)?,
                 None => more = false,
             },
             () = sleep(wait) => run.step(Event::Tick)?,
@@ -240,6 +275,44 @@ impl Run {
         Ok(())
     }
 
+    /// Reads offers on, behind the first.
+    fn hand_in(&mut self, mut offers: Offers, first: Offer) {
+        let (to, framework) = (self.to.clone(), self.launcher.framework().clone());
+        tokio::task::spawn_local(async move {
+            let mut next = Some(Event::Offer(Box::new(first)));
+            while let Some(event) = next {
+                let is_end = matches!(event, Event::NoMore);
+                if to.send(Happened::Machine(event)).await.is_err() || is_end {
+                    return;
+                }
+                next = loop {
+                    let what = match offers.next().await {
+                        Ok(Some(Ok((seat, offer)))) if seat.framework == framework => break Some(Event::Offer(Box::new(offer))),
+                        Ok(Some(Ok((seat, offer)))) => {
+                            let why = Failure::failed(format!("offer {} is framework {}'s, the first was {framework}'s", offer.id, seat.framework)).hint("one meso-launch -O for each meso-offer");
+                            Happened::BadLine(offers.number(), why)
+                        }
+                        Ok(Some(Err((number, failure)))) => Happened::BadLine(number, failure),
+                        Ok(None) => break Some(Event::NoMore),
+                        Err(failure) => {
+                            complain(failure.what());
+                            break Some(Event::NoMore);
+                        }
+                    };
+                    if to.send(what).await.is_err() {
+                        return;
+                    }
+                };
+            }
+        });
+    }
+
+    /// Takes a job on.
+    fn take(&mut self, job: Job, item: String) -> Result<(), Failure> {
+        self.jobs.insert(job.index, Live { item, task: None, followers: 0 });
+        self.step(Event::Job(Box::new(job)))
+    }
+
     fn wants_jobs(&self) -> bool {
         self.launcher.waiting() < JOBS_AHEAD_MAX && self.order.waiting() < UNPRINTED_MAX && self.interrupted_by.is_none() && !self.reader_gone
     }
@@ -277,6 +350,14 @@ impl Run {
             Happened::Followed(outcome) => {
                 self.following -= 1;
                 self.on_printed(outcome)
+            }
+            Happened::BadLine(number, failure) => {
+                complain_of_line(number, &failure);
+                if self.args.strict && self.interrupted_by.is_none() {
+                    self.exit = self.exit.max(Exit::BAD_INPUT);
+                    return self.step(Event::NoMore);
+                }
+                Ok(())
             }
             Happened::Fed(outcome) => {
                 if let Err(failure) = outcome {
@@ -320,8 +401,6 @@ impl Run {
             Effect::Call { no, call } => self.call(no, *call),
             Effect::Framework(framework) => {
                 // The name was known: its id is another. Hear it before anything is said.
-                let to = self.to.clone();
-                let _ = to;
                 self.relisten(framework);
             }
             Effect::Registered { .. } => self.registered = true,
@@ -340,6 +419,7 @@ impl Run {
             }
             Effect::Ended { index, update, attempts } => self.ended(index, *update, attempts)?,
             Effect::Failed { index, failure } => self.failed(index, &failure)?,
+            Effect::TooLate(refusal) => report(&too_late(&refusal)),
             Effect::Left => {
                 self.left = true;
                 for index in self.jobs.keys().copied().collect::<Vec<_>>() {
@@ -585,19 +665,6 @@ fn print_line(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(format!("{text}\n").as_bytes())?;
     out.flush()
-}
-
-/// Who runs this, for people: user@host:pid.
-fn who() -> String {
-    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "?".to_owned());
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{user}@{}:{}", host.trim(), std::process::id())
-}
-
-fn random() -> Result<u64, Failure> {
-    let mut bytes = [0u8; 8];
-    getrandom::fill(&mut bytes).map_err(|error| Failure::failed(format!("the system gives no random numbers: {error}")))?;
-    Ok(u64::from_le_bytes(bytes))
 }
 
 /// A task as `--dry-run` prints it.

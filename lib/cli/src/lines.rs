@@ -128,7 +128,7 @@ pub enum Until {
 pub enum LineRead {
     /// Its bytes without the end.
     Line { number: u64, bytes: Vec<u8> },
-    /// A line above `LINE_BYTES_MAX`, which was read over.
+    /// A line above the bound, which was read over.
     TooLong { number: u64, bytes: u64 },
 }
 
@@ -142,6 +142,7 @@ pub struct LineIn {
     line: Vec<u8>,
     /// Its length so far, also of what is not kept.
     length: u64,
+    bytes_max: usize,
 }
 
 impl LineIn {
@@ -174,7 +175,13 @@ impl LineIn {
             Until::Newline => b'\n',
             Until::Nul => 0,
         };
-        Self { from: BufReader::new(from), end, name: name.to_owned(), number: 0, line: Vec::new(), length: 0 }
+        Self { from: BufReader::new(from), end, name: name.to_owned(), number: 0, line: Vec::new(), length: 0, bytes_max: LINE_BYTES_MAX }
+    }
+
+    /// The same with another bound than [`LINE_BYTES_MAX`], for lines that tell of a whole cluster.
+    pub fn up_to(mut self, bytes_max: usize) -> Self {
+        self.bytes_max = bytes_max;
+        self
     }
 
     /// What the lines come from, for messages.
@@ -201,7 +208,7 @@ impl LineIn {
             let end = chunk.iter().position(|byte| *byte == self.end);
             let part = &chunk[..end.unwrap_or(chunk.len())];
             self.length += part.len() as u64;
-            if self.length <= LINE_BYTES_MAX as u64 {
+            if self.length <= self.bytes_max as u64 {
                 self.line.extend_from_slice(part);
             }
             let used = end.map_or(chunk.len(), |end| end + 1);
@@ -217,7 +224,7 @@ impl LineIn {
         let number = self.number;
         let length = mem::take(&mut self.length);
         let bytes = mem::take(&mut self.line);
-        Ok(Some(if length > LINE_BYTES_MAX as u64 { LineRead::TooLong { number, bytes: length } } else { LineRead::Line { number, bytes } }))
+        Ok(Some(if length > self.bytes_max as u64 { LineRead::TooLong { number, bytes: length } } else { LineRead::Line { number, bytes } }))
     }
 }
 
@@ -326,6 +333,17 @@ mod tests {
         assert_eq!(read[0], line(1, &[b'x'; LINE_BYTES_MAX]));
         assert_eq!(read[1], LineRead::TooLong { number: 2, bytes: LINE_BYTES_MAX as u64 + 1 });
         assert_eq!(read[2..], [line(3, b"z")]);
+    }
+
+    /// Shows that another bound is kept in place of the usual one, above it and below.
+    #[tokio::test]
+    async fn another_bound() {
+        let input = || Box::new(io::Cursor::new([vec![b'x'; LINE_BYTES_MAX + 1], b"\nz".to_vec()].concat()));
+        let mut long = LineIn::of(input(), "test", Until::Newline).up_to(LINE_BYTES_MAX + 1);
+        assert_eq!(long.next().await.expect("memory can be read"), Some(line(1, &[b'x'; LINE_BYTES_MAX + 1])));
+        let mut short = LineIn::of(input(), "test", Until::Newline).up_to(1);
+        assert_eq!(short.next().await.expect("memory can be read"), Some(LineRead::TooLong { number: 1, bytes: LINE_BYTES_MAX as u64 + 1 }));
+        assert_eq!(short.next().await.expect("memory can be read"), Some(line(2, b"z")));
     }
 
     /// Shows that a file that is missing or a folder is refused by its name.

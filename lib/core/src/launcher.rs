@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::id::{AgentId, FrameworkId, Name, Nonce, TaskId};
+use crate::id::{AgentId, FrameworkId, Name, Nonce, OfferId, TaskId};
 use crate::resources::Request;
 use crate::role::Role;
 use crate::seed::Seed;
@@ -27,14 +27,22 @@ pub const CLAIMS_PER_CALL_MAX: usize = 1_000;
 pub const ACCEPT_BYTES_MAX: usize = 200 * 1024;
 /// For how long an offer that came too late is refused, milliseconds.
 pub const REFUSE_MS: u64 = 5_000;
+/// The most offers that are put aside.
+pub const ASIDE_MAX: usize = 1_024;
 
 /// What one run of the tool is.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The framework's id, fresh.
     pub framework: FrameworkId,
-    /// This process.
+    /// Its session.
     pub session: Nonce,
+    /// Which session of its name it joins; 0 for a new one.
+    pub session_no: u64,
+    /// This process, where it joins a session that another began: then offers are handed in, not asked for.
+    pub member: Option<Nonce>,
+    /// How many tasks one offer is used for at most.
+    pub per_offer_max: u32,
     /// A durable name, if asked for.
     pub name: Option<Name>,
     /// The role its share counts in.
@@ -90,6 +98,10 @@ pub enum Event {
     Update(Box<Update>),
     /// Statuses may have been missed: the connection was away, or fell behind.
     Gap,
+    /// An offer of the session that was joined.
+    Offer(Box<Offer>),
+    /// No more offers will come.
+    NoMore,
     /// Launch no more; jobs without a task end as interrupted.
     Cancel,
     /// End all tasks.
@@ -108,6 +120,8 @@ pub enum Failure {
     Refused(Refusal),
     /// No offer came by the deadline.
     StartDeadline,
+    /// The offers came to their end.
+    NoOffer,
     /// Interrupted before it had a task.
     Interrupted,
     /// The framework was torn down, or its name is held by another.
@@ -176,6 +190,8 @@ pub enum Effect {
         /// How many.
         agents: u32,
     },
+    /// An offer that was handed in could not be used any more.
+    TooLate(Refusal),
     /// The session is over.
     Left,
 }
@@ -220,6 +236,8 @@ pub struct Launcher {
     config: Config,
     seed: Seed,
     framework: FrameworkId,
+    /// Which session of its name this is, as the leader said.
+    session_no: u64,
     epoch: u64,
     subscribed: bool,
     subscribing: bool,
@@ -234,6 +252,12 @@ pub struct Launcher {
     accepts_again: VecDeque<(u64, Accept)>,
     kill_again_at_ms: Option<u64>,
     kill_grace_ms: Option<u64>,
+    /// Offers that came before the session was joined, or that are too small alone, and until when they live.
+    aside: Vec<(u64, Offer)>,
+    /// The leader was told that no more could be launched now.
+    sated: bool,
+    /// No more offers will come.
+    dry: bool,
     pending: VecDeque<Pending>,
     deadlines: BTreeSet<(u64, u64)>,
     flights: BTreeMap<TaskId, Flight>,
@@ -252,6 +276,7 @@ impl Launcher {
         Launcher {
             seed: Seed::new(config.seed),
             framework: config.framework.clone(),
+            session_no: config.session_no,
             config,
             epoch: 0,
             subscribed: false,
@@ -267,6 +292,9 @@ impl Launcher {
             accepts_again: VecDeque::new(),
             kill_again_at_ms: None,
             kill_grace_ms: None,
+            aside: Vec::new(),
+            sated: false,
+            dry: false,
             pending: VecDeque::new(),
             deadlines: BTreeSet::new(),
             flights: BTreeMap::new(),
@@ -311,7 +339,7 @@ impl Launcher {
         }
         let accept = self.accepts_again.front().map(|(at, _)| *at);
         let reconcile = (!self.flights.is_empty()).then_some(self.reconcile_at_ms);
-        let demand = (!self.demanding && self.room() > 0).then_some(self.demand_at_ms);
+        let demand = (!self.demanding && self.config.member.is_none() && self.room() > 0).then_some(self.demand_at_ms);
         [start, accept, demand, reconcile, self.beat_at_ms.filter(|_| !self.beating), self.kill_again_at_ms].into_iter().flatten().min()
     }
 
@@ -333,6 +361,8 @@ impl Launcher {
             Event::Push(push) => self.on_push(now_ms, push, &mut out),
             Event::Update(update) => self.on_update(now_ms, *update, &mut out),
             Event::Gap => self.reconcile_at_ms = now_ms,
+            Event::Offer(offer) => self.on_offer(now_ms, *offer, &mut out),
+            Event::NoMore => self.dry = true,
             Event::Cancel => self.cancel(Failure::Interrupted, &mut out),
             Event::Kill { grace_ms } => {
                 self.cancel(Failure::Interrupted, &mut out);
@@ -369,8 +399,8 @@ impl Launcher {
     }
 
     fn demand(&self) -> Option<Demand> {
-        let count = self.room();
-        (count > 0).then(|| Demand { request: self.config.request.clone(), count, condition: self.config.condition.clone(), on: self.config.on.clone() })
+        let count = if self.config.member.is_some() { 0 } else { self.room() };
+        (count > 0).then(|| Demand { request: self.config.request.clone(), count, open_max: 0, condition: self.config.condition.clone(), on: self.config.on.clone() })
     }
 
     fn subscribe(&mut self, out: &mut Vec<Effect>) {
@@ -382,6 +412,9 @@ impl Launcher {
             v: PROTOCOL,
             framework: self.framework.clone(),
             session: self.config.session.clone(),
+            session_no: self.session_no,
+            member: self.config.member.clone(),
+            takeover: false,
             name: self.config.name.clone(),
             role: self.config.role.clone(),
             who: self.config.who.clone(),
@@ -451,7 +484,8 @@ impl Launcher {
     fn on_subscribed(&mut self, now_ms: u64, answer: Option<Answer>, out: &mut Vec<Effect>) {
         self.subscribing = false;
         match answer {
-            Some(Answer::Subscribed { framework, epoch, beat_ms, agents, .. }) => {
+            Some(Answer::Subscribed { framework, epoch, beat_ms, agents, session_no, .. }) => {
+                self.session_no = session_no;
                 let again = self.epoch > 0;
                 self.subscribed = true;
                 self.again_ms = AGAIN_MS;
@@ -475,16 +509,16 @@ impl Launcher {
 
     fn on_push(&mut self, now_ms: u64, push: Push, out: &mut Vec<Effect>) {
         match push {
-            Push::Offers { epoch, session, offers } if session == self.config.session => {
+            Push::Offers { epoch, session, offers } if session == self.config.session && self.config.member.is_none() => {
                 self.epoch = self.epoch.max(epoch);
                 let mut spare = Vec::new();
                 for offer in offers {
-                    if !self.use_offer(epoch, &offer, out) {
+                    if !self.use_offers(epoch, std::slice::from_ref(&offer), out) {
                         spare.push(offer.id);
                     }
                 }
                 if !spare.is_empty() {
-                    let call = Call::Decline { framework: self.framework.clone(), session: self.config.session.clone(), offers: spare, refuse_ms: REFUSE_MS };
+                    let call = Call::Decline { framework: self.framework.clone(), session: self.config.session.clone(), offers: spare, refuse_ms: REFUSE_MS, member: self.config.member.clone(), implicit: false };
                     self.call(Asked::Decline, call, out);
                 }
             }
@@ -494,10 +528,60 @@ impl Launcher {
         }
     }
 
-    /// Launches as many jobs on the offer as fit; false if none.
-    fn use_offer(&mut self, epoch: u64, offer: &Offer, out: &mut Vec<Effect>) -> bool {
-        let most = (self.room() as usize).min(TASKS_PER_ACCEPT_MAX);
-        let fits = self.config.request.room_in(&offer.resources, most as u64) as usize;
+    /// An offer that was read: used, given back, or put aside until others of its agent make it large enough.
+    fn on_offer(&mut self, now_ms: u64, offer: Offer, out: &mut Vec<Effect>) {
+        self.aside.retain(|(until_ms, aside)| *until_ms > now_ms && aside.id != offer.id);
+        let until_ms = now_ms + offer.lives_ms;
+        if !self.subscribed {
+            if self.aside.len() < ASIDE_MAX {
+                self.aside.push((until_ms, offer));
+            }
+            return;
+        }
+        if self.room() == 0 {
+            return self.give_back(vec![offer.id], out);
+        }
+        if self.use_offers(self.epoch, std::slice::from_ref(&offer), out) {
+            return;
+        }
+        let agent = offer.agent.clone();
+        let (mut of_agent, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.aside).into_iter().partition(|(_, aside)| aside.agent == agent);
+        of_agent.push((until_ms, offer));
+        self.aside = others;
+        let together: Vec<Offer> = of_agent.iter().map(|(_, offer)| offer.clone()).collect();
+        if !self.use_offers(self.epoch, &together, out) {
+            self.aside.extend(of_agent);
+            if self.aside.len() > ASIDE_MAX {
+                let (_, oldest) = self.aside.remove(0);
+                self.give_back(vec![oldest.id], out);
+            }
+        }
+    }
+
+    fn give_back(&mut self, offers: Vec<OfferId>, out: &mut Vec<Effect>) {
+        let call = Call::Decline {
+            framework: self.framework.clone(),
+            session: self.config.session.clone(),
+            offers,
+            refuse_ms: REFUSE_MS,
+            member: self.config.member.clone(),
+            implicit: false,
+        };
+        self.call(Asked::Decline, call, out);
+    }
+
+    /// Launches as many jobs on offers of one agent as fit; false if none.
+    fn use_offers(&mut self, epoch: u64, offers: &[Offer], out: &mut Vec<Effect>) -> bool {
+        let Some(offer) = offers.first() else { return false };
+        let mut there = offer.resources.clone();
+        for more in &offers[1..] {
+            match there.checked_add(&more.resources) {
+                Some(sum) => there = sum,
+                None => return false,
+            }
+        }
+        let most = (self.room().min(self.config.per_offer_max) as usize).min(TASKS_PER_ACCEPT_MAX);
+        let fits = self.config.request.room_in(&there, most as u64) as usize;
         let mut tasks = Vec::new();
         let mut bytes = 0;
         while tasks.len() < fits && bytes < ACCEPT_BYTES_MAX {
@@ -533,10 +617,11 @@ impl Launcher {
             framework: self.framework.clone(),
             session: self.config.session.clone(),
             epoch,
-            offers: vec![offer.id.clone()],
+            offers: offers.iter().map(|offer| offer.id.clone()).collect(),
             agent: offer.agent.clone(),
             tasks,
             refuse_ms: 0,
+            member: self.config.member.clone(),
         };
         self.call(Asked::Accept(accept.clone()), Call::Accept(accept), out);
         true
@@ -552,7 +637,12 @@ impl Launcher {
             }
             Some(Answer::Refused(refusal)) => match refusal.code {
                 RefusalCode::Recovering | RefusalCode::Busy | RefusalCode::NotLeading | RefusalCode::UnknownFramework => again(self, accept),
-                RefusalCode::OfferGone => self.take_back(&accept),
+                RefusalCode::OfferGone => {
+                    self.take_back(&accept);
+                    if self.config.member.is_some() {
+                        out.push(Effect::TooLate(refusal));
+                    }
+                }
                 _ => {
                     for id in accept.tasks.iter().filter_map(|one| one.task.id.as_ref()) {
                         if let Some(flight) = self.flights.remove(id).filter(|flight| !flight.begun) {
@@ -681,7 +771,7 @@ impl Launcher {
                 self.over = true;
                 out.push(Effect::Left);
             } else {
-                let call = Call::Leave { framework: self.framework.clone(), session: self.config.session.clone() };
+                let call = Call::Leave { framework: self.framework.clone(), session: self.config.session.clone(), member: self.config.member.clone(), hold_ms: 0 };
                 self.call(Asked::Leave, call, out);
             }
             return;
@@ -701,7 +791,7 @@ impl Launcher {
         }
         if self.beat_at_ms.is_some_and(|at| at <= now_ms) && !self.beating {
             self.beating = true;
-            self.call(Asked::Beat, Call::Beat { framework: self.framework.clone(), session: self.config.session.clone() }, out);
+            self.call(Asked::Beat, Call::Beat { framework: self.framework.clone(), session: self.config.session.clone(), member: self.config.member.clone(), sated: self.sated }, out);
         }
         if self.kill_again_at_ms.is_some_and(|at| at <= now_ms) {
             self.kill_again_at_ms = None;
@@ -710,6 +800,9 @@ impl Launcher {
         if self.reconcile_at_ms <= now_ms && !self.flights.is_empty() {
             self.reconcile_at_ms = now_ms + RECONCILE_MS;
             self.reconcile(out);
+        }
+        if self.config.member.is_some() {
+            return self.on_time_joined(now_ms, out);
         }
         let room = self.room();
         if room > 0 && self.demand_at_ms <= now_ms {
@@ -721,6 +814,32 @@ impl Launcher {
             self.told = Some(room);
             let call = Call::Demand { framework: self.framework.clone(), session: self.config.session.clone(), demand: self.demand() };
             self.call(Asked::Demand, call, out);
+        }
+    }
+
+    /// Who joined a session asks for nothing: it uses what is handed in, and says when that is enough.
+    fn on_time_joined(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
+        if self.room() > 0 {
+            for (_, offer) in std::mem::take(&mut self.aside).into_iter().filter(|(until_ms, _)| *until_ms > now_ms) {
+                self.on_offer(now_ms, offer, out);
+            }
+        } else if !self.aside.is_empty() {
+            let spare = std::mem::take(&mut self.aside).into_iter().map(|(_, offer)| offer.id).collect();
+            self.give_back(spare, out);
+        }
+        // While an accept is out nobody knows what else is needed.
+        let is_undecided = self.flights.values().any(|flight| !flight.begun);
+        if self.dry && !is_undecided {
+            for pending in std::mem::take(&mut self.pending) {
+                self.fail(pending.job.index, Failure::NoOffer, out);
+            }
+        }
+        let sated = self.room() == 0;
+        if sated != self.sated && !is_undecided && !self.beating {
+            self.sated = sated;
+            self.beating = true;
+            let call = Call::Beat { framework: self.framework.clone(), session: self.config.session.clone(), member: self.config.member.clone(), sated };
+            self.call(Asked::Beat, call, out);
         }
     }
 
@@ -743,7 +862,7 @@ impl Launcher {
             .map(|(id, flight)| Claim { task: id.clone(), agent: flight.agent.clone(), epoch: flight.epoch, seq: flight.seq })
             .collect();
         for tasks in claims.chunks(CLAIMS_PER_CALL_MAX) {
-            let call = Call::Reconcile { framework: self.framework.clone(), session: self.config.session.clone(), tasks: tasks.to_vec() };
+            let call = Call::Reconcile { framework: self.framework.clone(), session: self.config.session.clone(), tasks: tasks.to_vec(), member: self.config.member.clone(), asked: Vec::new() };
             self.call(Asked::Reconcile, call, out);
         }
     }

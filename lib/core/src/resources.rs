@@ -226,7 +226,7 @@ fn is_other_kind(name: &str) -> bool {
     is_id(name) && !BUILT_IN.contains(&name)
 }
 
-fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Milli, D::Error> {
+pub(crate) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Milli, D::Error> {
     let amount = Milli::deserialize(deserializer)?;
     if amount.is_whole() {
         Ok(amount)
@@ -237,7 +237,7 @@ fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Milli, D::Error> 
     }
 }
 
-fn other_kinds<'de, D: Deserializer<'de>>(
+pub(crate) fn other_kinds<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, Milli>, D::Error> {
     let mut kinds = BTreeMap::<String, Milli>::deserialize(deserializer)?;

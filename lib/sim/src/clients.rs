@@ -126,6 +126,9 @@ impl World {
         let config = Config {
             framework,
             session: Nonce::fresh(self.seed.draw(), self.seed.draw()),
+            session_no: 0,
+            member: None,
+            per_offer_max: u32::MAX,
             name: site.name.clone(),
             role: Default::default(),
             who: format!("client {which}"),
@@ -291,6 +294,8 @@ impl World {
                 site.place = 0;
                 self.client_reads_soon(which);
             }
+            // Nobody here joins a session that another began.
+            Effect::TooLate(_) => {}
             Effect::News { update, .. } => self.judge.told(which, &update),
             Effect::Again { update, .. } => {
                 self.tally.add(Count::Retried);
@@ -380,6 +385,11 @@ fn shown(call: &Call) -> String {
         Call::Accept(accept) => format!("accept {} on {} with {:?}", accept.offers[0], accept.agent, accept.tasks.iter().filter_map(|one| one.task.id.as_ref()).map(ToString::to_string).collect::<Vec<_>>()),
         Call::Decline { offers, .. } => format!("decline {offers:?}"),
         Call::Kill { tasks, .. } => format!("kill {tasks:?}"),
+        Call::Look { offer } => format!("look {offer}"),
+        Call::Return { offers, .. } => format!("return {offers:?}"),
+        Call::Suppress { framework, on } => format!("suppress {framework} {on}"),
+        Call::Ack { acks } => format!("ack {} statuses", acks.len()),
+        Call::Seen { upto, .. } => format!("seen up to {upto}"),
         Call::Beat { .. } => "beat".to_owned(),
         Call::Leave { .. } => "leave".to_owned(),
         Call::Teardown { framework } => format!("teardown {framework}"),

@@ -130,6 +130,9 @@ impl Leader {
             v: meso_core::wire::PROTOCOL,
             framework: FrameworkId::fresh(1),
             session: nonce(50),
+            session_no: 0,
+            member: None,
+            takeover: false,
             name: None,
             role: Default::default(),
             who: "test".to_owned(),
@@ -145,6 +148,7 @@ impl Leader {
         let mut wanted = launch(epoch, task, "cpus=1").spec;
         wanted.id = Some(TaskId::fresh(task));
         let accept = Accept {
+            member: None,
             framework: FrameworkId::fresh(1),
             session: nonce(50),
             epoch,
@@ -248,7 +252,7 @@ fn a_leader_believes_only_who_obeys_it() {
     let effects = leader.hello(idle_hello(1, 1));
     assert!(matches!(effects[..], [Effect::Reply { reply: Reply::Welcome(Welcome::Welcome { epoch: 2, .. }), .. }]), "{effects:?}");
     assert_eq!(leader.subscribe(), []);
-    let reconcile = Call::Reconcile { framework: FrameworkId::fresh(1), session: nonce(50), tasks: vec![claim] };
+    let reconcile = Call::Reconcile { framework: FrameworkId::fresh(1), session: nonce(50), tasks: vec![claim], member: None, asked: Vec::new() };
     let (_, effects) = leader.call(reconcile);
     assert_eq!(published(&effects), []);
     let effects = leader.hello(idle_hello(2, 2));
@@ -318,7 +322,7 @@ fn a_late_repeated_accept_is_answered_yes() {
     leader.step(Event::Status { agent: AgentId::fresh(1), update: Box::new(first_status(&ordered)) });
     for _ in 0..40 {
         leader.now_ms += 5_000;
-        let (answer, _) = leader.call(Call::Beat { framework: FrameworkId::fresh(1), session: nonce(50) });
+        let (answer, _) = leader.call(Call::Beat { framework: FrameworkId::fresh(1), session: nonce(50), member: None, sated: false });
         assert!(matches!(answer, Answer::Done {}));
     }
     let (answer, effects) = leader.accept(1, &ordered.launch.offer, 7);
@@ -334,7 +338,7 @@ fn a_task_on_an_unknown_agent_is_not_given_up() {
     let claim = Claim { task: TaskId::fresh(7), agent: AgentId::fresh(1), epoch: 1, seq: 0 };
     leader.now_ms += 1_000_000;
     leader.subscribe();
-    let (_, effects) = leader.call(Call::Reconcile { framework: FrameworkId::fresh(1), session: nonce(50), tasks: vec![claim] });
+    let (_, effects) = leader.call(Call::Reconcile { framework: FrameworkId::fresh(1), session: nonce(50), tasks: vec![claim], member: None, asked: Vec::new() });
     assert_eq!(published(&effects), []);
 }
 
@@ -352,7 +356,7 @@ fn a_framework_that_speaks_is_not_gone() {
     let kills = |effects: &[Effect]| effects.iter().filter(|effect| matches!(effect, Effect::Command { command: Command { order: Order::Kill { .. }, .. }, .. })).count();
     for _ in 0..10 {
         leader.now_ms += 4_000;
-        let (answer, effects) = leader.call(Call::Beat { framework: FrameworkId::fresh(1), session: nonce(50) });
+        let (answer, effects) = leader.call(Call::Beat { framework: FrameworkId::fresh(1), session: nonce(50), member: None, sated: false });
         assert!(matches!(answer, Answer::Refused(_)));
         assert_eq!(kills(&effects), 0);
     }
@@ -415,6 +419,9 @@ fn launcher() -> Launcher {
     let config = launcher::Config {
         framework: FrameworkId::fresh(1),
         session: nonce(50),
+        session_no: 0,
+        member: None,
+        per_offer_max: u32::MAX,
         name: None,
         role: Default::default(),
         who: "test".to_owned(),
@@ -434,7 +441,7 @@ fn launcher() -> Launcher {
 }
 
 fn subscribed() -> Answer {
-    Answer::Subscribed { framework: FrameworkId::fresh(1), epoch: 1, master: MasterId::fresh(1), beat_ms: 5_000, session_ms: 15_000, agents: 1, recovered: false }
+    Answer::Subscribed { session_no: 1, seen: 0, framework: FrameworkId::fresh(1), epoch: 1, master: MasterId::fresh(1), beat_ms: 5_000, session_ms: 15_000, agents: 1, recovered: false }
 }
 
 /// Shows that a launcher which waits for an answer names no time that has passed, so that its driver does not spin.

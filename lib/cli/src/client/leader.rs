@@ -5,6 +5,7 @@ use meso_bus::{Bus, BusError};
 use meso_core::id::Principal;
 use meso_core::wire::call::{Answer, Call};
 use meso_core::wire::query::{AgentRow, FrameworkRow, MasterRow, OfferRow, Query, Rows, Table, TaskRow};
+use meso_core::wire::snapshot::Snapshot;
 use meso_core::wire::{Refusal, RefusalCode};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -196,6 +197,20 @@ impl Leader {
         }
     }
 
+    /// The cluster as an allocation policy sees it. A large one is put together of parts of different moments.
+    ///
+    /// # Errors
+    /// As [`Leader::rows_all`].
+    pub async fn snapshot(&self, limit: Duration) -> Result<Snapshot, Failure> {
+        match self.rows_all(Table::Snapshot, "", limit).await? {
+            Rows::Snapshot { mut page, .. } => {
+                page.drop_strangers();
+                Ok(page)
+            }
+            _ => Err(not_understood()),
+        }
+    }
+
     /// What to say when nobody answered within `limit`.
     pub fn nobody(&self, limit: Duration) -> Failure {
         let url = self.bus.options().shown_url();
@@ -232,7 +247,7 @@ pub(crate) fn asks_for_patience(refusal: &Refusal) -> bool {
 
 fn take_next(rows: &mut Rows) -> String {
     match rows {
-        Rows::Tasks { next, .. } | Rows::Agents { next, .. } | Rows::Frameworks { next, .. } | Rows::Offers { next, .. } => std::mem::take(next),
+        Rows::Tasks { next, .. } | Rows::Agents { next, .. } | Rows::Frameworks { next, .. } | Rows::Offers { next, .. } | Rows::Snapshot { next, .. } => std::mem::take(next),
         Rows::Masters { .. } | Rows::Refused { .. } => String::new(),
     }
 }
@@ -253,6 +268,10 @@ fn extend(whole: &mut Rows, more: Rows) -> Option<String> {
             Some(next)
         }
         (Rows::Offers { page, .. }, Rows::Offers { page: more, next }) => {
+            page.extend(more);
+            Some(next)
+        }
+        (Rows::Snapshot { page, .. }, Rows::Snapshot { page: more, next }) => {
             page.extend(more);
             Some(next)
         }

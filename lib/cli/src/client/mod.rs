@@ -7,7 +7,10 @@ mod outlet;
 mod rows;
 #[cfg(test)]
 pub(crate) mod sample;
+mod scheduler;
+mod seat;
 mod signal;
+mod snapshot;
 mod tail;
 mod task_io;
 #[cfg(test)]
@@ -22,7 +25,10 @@ pub use follow::Follower;
 pub use leader::{LISTING_MS, Leader, PATIENCE_MS};
 pub use outlet::{Outlet, Tagger};
 pub use rows::{AGENT_COLUMNS, FRAMEWORK_COLUMNS, MASTER_COLUMNS, OFFER_COLUMNS, TASK_COLUMNS, agent_row, framework_row, master_row, offer_row, task_row};
+pub use scheduler::{LineResult, Scheduler};
+pub use seat::{Seat, look, too_late};
 pub use signal::{BadSignal, Signal};
+pub use snapshot::snapshot_listings;
 pub use tail::{Extent, extent, tail_offset};
 pub use task_io::TaskIo;
 pub use verdict::{task_epitaph, task_exit};

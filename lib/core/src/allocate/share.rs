@@ -33,6 +33,11 @@ impl Share {
         Tally::of(held).share(&Tally::of(total), 1000)
     }
 
+    /// The same, divided by a weight above zero in place of its own.
+    pub fn over(self, weight: Milli) -> Share {
+        Share { weight: thousandths(weight).clamp(1, WEIGHT_MAX), ..self }
+    }
+
     /// The same as a double between 0 and 1 and before weighing, for showing.
     pub fn as_f64(self) -> f64 {
         self.held as f64 / self.total as f64

@@ -256,7 +256,8 @@ impl Lead {
         let update = known.unwrap_or(update);
         let confirmed = true;
         let back = self.tasks.get(&task).is_some_and(|entry| entry.update.state == TaskState::Unreachable);
-        self.tasks.insert(task.clone(), TaskEntry { agent: agent.clone(), update: update.clone(), launch, confirmed, killing: wish.clone() });
+        let member = self.tasks.get(&task).and_then(|entry| entry.member.clone());
+        self.tasks.insert(task.clone(), TaskEntry { agent: agent.clone(), update: update.clone(), launch, confirmed, killing: wish.clone(), member });
         if back {
             let framework = update.framework.clone();
             self.push(&framework, super::Push::Known { update: Box::new(update) });
@@ -353,6 +354,7 @@ impl Lead {
         entry.secret = None;
         let host = entry.host.clone();
         self.register_agent(agent);
+        self.tell_failure(agent, &host, "unreachable");
         self.rescind_on(agent, "agent_unreachable");
         self.ledger.remove(agent);
         let there: Vec<TaskId> = self.tasks.iter().filter(|(_, entry)| entry.agent == *agent).map(|(id, _)| id.clone()).collect();
@@ -360,6 +362,16 @@ impl Lead {
             self.overlay_unreachable(&task);
         }
         self.tell("agent_unreachable", agent.to_string(), format!("agent {agent} on {host} is silent"));
+    }
+
+    /// Tells those who run tasks on the agent, or were offered it, that it fails them.
+    fn tell_failure(&mut self, agent: &AgentId, host: &str, reason: &str) {
+        let of_tasks = self.tasks.values().filter(|entry| entry.agent == *agent).map(|entry| entry.launch.framework.clone());
+        let of_offers = self.ledger.offers_on(agent).map(|(_, holding)| holding.framework.clone());
+        let frameworks: BTreeSet<crate::id::FrameworkId> = of_tasks.chain(of_offers).collect();
+        for framework in frameworks {
+            self.push(&framework, super::Push::Failure { agent: agent.clone(), host: host.to_owned(), reason: reason.to_owned() });
+        }
     }
 
     /// The epoch was raised: every agent has to register under it before it is commanded.

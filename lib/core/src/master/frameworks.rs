@@ -1,27 +1,18 @@
-//! Frameworks: they subscribe, beat, say what they want, leave.
+//! Frameworks: what they want, what they hold, what becomes of them when nobody speaks for them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::condition::Condition;
-use crate::id::{FrameworkId, Name, Nonce, OfferId, Principal, TaskId};
-use crate::master::{AgentState, Caller, Effect, FRAMEWORKS_MAX, FrameworkDoc, Lead, Timer};
+use crate::id::{FrameworkId, Name, OfferId, Principal, TaskId};
+use crate::master::sessions::Session;
+use crate::master::{Caller, Effect, FrameworkDoc, Lead, OFFERS_PER_FRAMEWORK_MAX};
 use crate::role::Role;
-use crate::wire::call::{Answer, Call, Claim, Demand, Push, Subscribe};
-use crate::wire::{Launch, PROTOCOL, Refusal, RefusalCode};
+use crate::wire::ack::AckId;
+use crate::wire::call::{Answer, Call, Claim, Demand, Push};
+use crate::wire::{Launch, Refusal, RefusalCode};
 
 /// The most claims that wait for their agents, a framework.
 const CLAIMS_MAX: usize = 100_000;
-
-/// A live connection of a framework.
-#[derive(Clone, Debug)]
-pub struct Session {
-    /// The process that holds it.
-    pub nonce: Nonce,
-    /// Who that is, for people.
-    pub who: String,
-    pub(super) heard_ms: u64,
-    pub(super) since_ms: u64,
-}
 
 /// A framework as the leader knows it.
 #[derive(Clone, Debug)]
@@ -36,24 +27,34 @@ pub struct Framework {
     pub tasks: BTreeSet<TaskId>,
     /// Its connection, if it has one.
     pub session: Option<Session>,
+    /// How many sessions it has had.
+    pub(super) session_no: u64,
+    /// Up to where in the event stream its sessions saw its statuses.
+    pub(super) seen: u64,
     pub(super) failover_ms: u64,
     pub(super) gone_ms: u64,
     pub(super) since_ms: u64,
     pub(super) demand: Option<Demand>,
     pub(super) condition: Option<Condition>,
+    /// It wants no offers for now, whatever its demand.
+    pub(super) suppressed: bool,
     pub(super) offers: BTreeSet<OfferId>,
-    claims: Vec<Claim>,
-    armed: bool,
+    pub(super) claims: Vec<Claim>,
+    /// A timer looks after its session.
+    pub(super) armed: bool,
 }
 
 impl Framework {
-    fn new(name: Option<Name>, principal: Principal, role: Role, failover_ms: u64, now_ms: u64) -> Self {
+    pub(super) fn new(name: Option<Name>, principal: Principal, role: Role, failover_ms: u64, now_ms: u64) -> Self {
         Framework {
             name,
             principal,
             role,
             tasks: BTreeSet::new(),
             session: None,
+            session_no: 0,
+            seen: 0,
+            suppressed: false,
             failover_ms,
             gone_ms: now_ms,
             since_ms: now_ms,
@@ -66,7 +67,8 @@ impl Framework {
     }
 
     pub(super) fn recovered(doc: &FrameworkDoc, now_ms: u64) -> Self {
-        Framework::new(Some(doc.name.clone()), doc.principal.clone(), doc.role.clone(), doc.failover_ms, now_ms)
+        let framework = Framework::new(Some(doc.name.clone()), doc.principal.clone(), doc.role.clone(), doc.failover_ms, now_ms);
+        Framework { session_no: doc.session_no, seen: doc.seen, ..framework }
     }
 
     /// A framework known only by a task that an agent reports.
@@ -81,7 +83,18 @@ impl Framework {
 
     /// How many more tasks it wants; none without a demand.
     pub(super) fn wants(&self) -> u32 {
-        self.demand.as_ref().map_or(0, |demand| demand.count)
+        self.demand.as_ref().filter(|_| !self.suppressed).map_or(0, |demand| demand.count)
+    }
+
+    /// Whether it is to be offered anything.
+    pub(super) fn is_hungry(&self) -> bool {
+        !self.suppressed && self.wants() > 0 && self.session.as_ref().is_some_and(|session| !session.is_sated()) && self.offers.len() < self.open_max()
+    }
+
+    /// How many offers it may hold at once.
+    pub(super) fn open_max(&self) -> usize {
+        let wished = self.demand.as_ref().map_or(0, |demand| demand.open_max) as usize;
+        if wished == 0 { OFFERS_PER_FRAMEWORK_MAX } else { wished.min(OFFERS_PER_FRAMEWORK_MAX) }
     }
 }
 
@@ -90,119 +103,40 @@ impl Lead {
     pub(super) fn on_call(&mut self, _caller: Caller, principal: &Principal, call: Call) -> Option<Answer> {
         let answer = match call {
             Call::Subscribe(subscribe) => self.subscribe(principal, subscribe),
-            Call::Demand { framework, session, demand } => self.in_session(principal, &framework, &session, |lead| lead.set_demand(&framework, demand)),
+            Call::Demand { framework, session, demand } => self.in_session(principal, &framework, &session, None, |lead| lead.set_demand(&framework, demand)),
             Call::Accept(accept) => self.accept(principal, accept),
-            Call::Decline { framework, session, offers, refuse_ms } => self.in_session(principal, &framework, &session, |lead| {
-                lead.decline(&framework, &offers, refuse_ms);
+            Call::Decline { framework, session, offers, refuse_ms, member, implicit } => self.in_session(principal, &framework, &session, member.as_ref(), |lead| {
+                lead.decline(&framework, &offers, (!implicit).then_some(refuse_ms));
                 Answer::Done {}
             }),
+            Call::Return { offers, refuse_ms } => self.return_call(principal, &offers, refuse_ms),
+            Call::Suppress { framework, on } => self.suppress(principal, &framework, on),
+            Call::Ack { acks } => self.ack(principal, acks),
+            Call::Seen { framework, session, upto } => self.in_session(principal, &framework, &session, None, |lead| lead.set_seen(&framework, upto)),
             Call::Kill { tasks, grace_ms } => self.kill_call(principal, &tasks, grace_ms),
-            Call::Beat { framework, session } => self.in_session(principal, &framework, &session, |_| Answer::Done {}),
-            Call::Leave { framework, session } => self.in_session(principal, &framework, &session, |lead| {
-                lead.disconnect(&framework);
+            Call::Look { offer } => self.look(principal, &offer),
+            Call::Beat { framework, session, member, sated } => self.in_session(principal, &framework, &session, member.as_ref(), |lead| {
+                lead.set_sated(&framework, member.as_ref().unwrap_or(&session), sated);
+                Answer::Done {}
+            }),
+            Call::Leave { framework, session, member, hold_ms } => self.in_session(principal, &framework, &session, member.as_ref(), |lead| {
+                lead.leave(&framework, member.as_ref().unwrap_or(&session), hold_ms);
                 Answer::Done {}
             }),
             Call::Teardown { framework } => self.teardown(principal, &framework),
-            Call::Reconcile { framework, session, tasks } => self.in_session(principal, &framework, &session, |lead| {
-                lead.claim(&framework, tasks);
+            Call::Reconcile { framework, session, tasks, member, asked } => self.in_session(principal, &framework, &session, member.as_ref(), |lead| {
+                lead.tell_of(&framework, &asked);
+                // The outside asks for the tasks that it names; nothing named is everything.
+                if asked.is_empty() || !tasks.is_empty() {
+                    lead.claim(&framework, tasks);
+                }
                 Answer::Done {}
             }),
         };
         Some(answer)
     }
 
-    /// Runs `then` if the session is the framework's own; any call of it is a sign of life.
-    pub(super) fn in_session(&mut self, principal: &Principal, framework: &FrameworkId, session: &Nonce, then: impl FnOnce(&mut Self) -> Answer) -> Answer {
-        let now_ms = self.now_ms;
-        let Some(entry) = self.frameworks.get_mut(framework) else {
-            return refused(RefusalCode::UnknownFramework, format!("framework {framework} is not registered"));
-        };
-        if entry.principal != *principal {
-            return refused(RefusalCode::NotYours, format!("framework {framework} belongs to another principal"));
-        }
-        match &mut entry.session {
-            Some(live) if live.nonce == *session => live.heard_ms = now_ms,
-            Some(other) => {
-                let who = other.who.clone();
-                return refused(RefusalCode::NameHeld, format!("framework {framework} is held by {who}"));
-            }
-            None => {
-                // It lives and does not know yet that it has to subscribe again: its answers may not reach it.
-                entry.gone_ms = now_ms;
-                return refused(RefusalCode::UnknownFramework, format!("the session of framework {framework} has ended"));
-            }
-        }
-        then(self)
-    }
-
-    fn subscribe(&mut self, principal: &Principal, call: Subscribe) -> Answer {
-        if call.v != PROTOCOL {
-            return refused(RefusalCode::Version, format!("the tool speaks protocol {}, the master {PROTOCOL}: run the same release on both", call.v));
-        }
-        let condition = match call.demand.as_ref().map(|demand| parse_condition(demand)).transpose() {
-            Ok(condition) => condition.flatten(),
-            Err(refusal) => return Answer::Refused(refusal),
-        };
-        let named = call.name.as_ref().and_then(|name| self.names.get(&(principal.clone(), name.clone())).cloned());
-        let framework = named.clone().unwrap_or_else(|| call.framework.clone());
-        let fresh = !self.frameworks.contains_key(&framework);
-        if fresh && self.frameworks.len() >= FRAMEWORKS_MAX {
-            return refused(RefusalCode::Busy, format!("{FRAMEWORKS_MAX} frameworks are registered, which is the limit"));
-        }
-        if let Some(entry) = self.frameworks.get(&framework) {
-            if entry.principal != *principal {
-                return refused(RefusalCode::NotYours, format!("framework {framework} belongs to another principal"));
-            }
-            if let Some(holder) = entry.session.as_ref().filter(|holder| holder.nonce != call.session) {
-                let held = self.now_ms.saturating_sub(holder.since_ms) / 1000;
-                let what = call.name.as_ref().map_or_else(|| framework.to_string(), Name::to_string);
-                return refused(RefusalCode::NameHeld, format!("{what} is held by {} since {held} s", holder.who));
-            }
-        }
-        let recovered = named.is_some();
-        let now_ms = self.now_ms;
-        let entry = self
-            .frameworks
-            .entry(framework.clone())
-            .or_insert_with(|| Framework::new(call.name.clone(), principal.clone(), call.role.clone(), call.failover_ms, now_ms));
-        let since_ms = entry.session.as_ref().map_or(now_ms, |session| session.since_ms);
-        let mut to_register = false;
-        if call.name.is_some() {
-            to_register = !recovered || entry.role != call.role || entry.failover_ms != call.failover_ms;
-            entry.name = call.name.clone();
-        }
-        entry.role = call.role.clone();
-        entry.failover_ms = call.failover_ms;
-        entry.session = Some(Session { nonce: call.session.clone(), who: call.who.chars().take(200).collect(), heard_ms: now_ms, since_ms });
-        entry.demand = call.demand;
-        entry.condition = condition;
-        if let (Some(name), false) = (call.name.clone(), recovered) {
-            self.names.insert((principal.clone(), name), framework.clone());
-        }
-        if to_register {
-            self.register_frameworks();
-        }
-        if fresh && call.name.is_some() {
-            self.tell("framework_added", framework.to_string(), format!("framework {framework} of {principal} registered"));
-        }
-        self.refusals.clear(&framework);
-        self.arm_session(&framework);
-        self.fresh_frameworks.insert(framework.clone());
-        let agents = self.agents.values().filter(|agent| agent.state == AgentState::Active).count();
-        if !call.claims.is_empty() {
-            self.claim(&framework, call.claims);
-        }
-        Answer::Subscribed {
-            framework,
-            epoch: self.epoch,
-            master: self.config.master.clone(),
-            beat_ms: self.config.session_beat_ms,
-            session_ms: self.config.session_timeout_ms,
-            agents: u32::try_from(agents).unwrap_or(u32::MAX),
-            recovered,
-        }
-    }
-
+    /// Says what is wanted now.
     fn set_demand(&mut self, framework: &FrameworkId, demand: Option<Demand>) -> Answer {
         let condition = match demand.as_ref().map(parse_condition).transpose() {
             Ok(condition) => condition.flatten(),
@@ -221,55 +155,8 @@ impl Lead {
         Answer::Done {}
     }
 
-    /// Sees to it that the session is looked at when it could have lapsed; one timer a framework.
-    pub(super) fn arm_session(&mut self, framework: &FrameworkId) {
-        let timeout_ms = self.config.session_timeout_ms;
-        let Some(entry) = self.frameworks.get_mut(framework) else { return };
-        if entry.armed {
-            return;
-        }
-        entry.armed = true;
-        let wait_ms = match &entry.session {
-            Some(session) => (session.heard_ms + timeout_ms).saturating_sub(self.now_ms),
-            // After a failover the holder has one session's time to come back, whatever its own deadline.
-            None => (entry.gone_ms + entry.failover_ms.max(timeout_ms)).saturating_sub(self.now_ms),
-        };
-        self.timer(wait_ms, Timer::Session(framework.clone()));
-    }
-
-    pub(super) fn session_due(&mut self, framework: &FrameworkId) {
-        let timeout_ms = self.config.session_timeout_ms;
-        let now_ms = self.now_ms;
-        let Some(entry) = self.frameworks.get_mut(framework) else { return };
-        entry.armed = false;
-        match &entry.session {
-            Some(session) if session.heard_ms + timeout_ms <= now_ms => self.disconnect(framework),
-            Some(_) => self.arm_session(framework),
-            None if entry.gone_ms + entry.failover_ms.max(timeout_ms) <= now_ms => self.lapse(framework),
-            None => self.arm_session(framework),
-        }
-    }
-
-    /// The session is over. A named framework's tasks live on until its failover deadline, an unnamed one's end now.
-    pub(super) fn disconnect(&mut self, framework: &FrameworkId) {
-        let now_ms = self.now_ms;
-        let Some(entry) = self.frameworks.get_mut(framework) else { return };
-        entry.session = None;
-        entry.demand = None;
-        entry.condition = None;
-        entry.gone_ms = now_ms;
-        entry.claims.clear();
-        self.return_offers(framework);
-        self.refusals.clear(framework);
-        if self.frameworks[framework].name.is_none() {
-            self.lapse(framework);
-        } else {
-            self.arm_session(framework);
-        }
-    }
-
     /// Nobody comes back for it: its tasks end, except those to keep, and it is forgotten with the last of them.
-    fn lapse(&mut self, framework: &FrameworkId) {
+    pub(super) fn lapse(&mut self, framework: &FrameworkId) {
         let tasks: Vec<TaskId> = self.frameworks.get(framework).map(|entry| entry.tasks.iter().cloned().collect()).unwrap_or_default();
         for task in tasks {
             if self.tasks.get(&task).is_some_and(|entry| !entry.launch.spec.keep) {
@@ -294,15 +181,94 @@ impl Lead {
         }
     }
 
-    fn teardown(&mut self, principal: &Principal, wanted: &str) -> Answer {
+    /// A framework of the principal by name or id.
+    fn find_framework(&self, principal: &Principal, wanted: &str) -> Result<FrameworkId, Refusal> {
         let by_name = Name::parse(wanted).ok().and_then(|name| self.names.get(&(principal.clone(), name)).cloned());
         let by_id = || FrameworkId::parse(wanted).ok().filter(|id| self.frameworks.contains_key(id));
-        let Some(framework) = by_name.or_else(by_id) else {
-            return refused(RefusalCode::UnknownFramework, "no such framework".to_owned());
-        };
+        let framework = by_name.or_else(by_id).ok_or_else(|| Refusal::new(RefusalCode::UnknownFramework, "no such framework"))?;
         if self.frameworks[&framework].principal != *principal {
-            return refused(RefusalCode::NotYours, format!("framework {framework} belongs to another principal"));
+            return Err(Refusal::new(RefusalCode::NotYours, format!("framework {framework} belongs to another principal")));
         }
+        Ok(framework)
+    }
+
+    /// Wants no offers for now, or wants them again; the session's members hear of it, so that they can tell a new leader.
+    fn suppress(&mut self, principal: &Principal, wanted: &str, on: bool) -> Answer {
+        let framework = match self.find_framework(principal, wanted) {
+            Ok(framework) => framework,
+            Err(refusal) => return Answer::Refused(refusal),
+        };
+        if let Some(entry) = self.frameworks.get_mut(&framework) {
+            entry.suppressed = on;
+        }
+        if !on {
+            self.refusals.clear(&framework);
+            self.fresh_frameworks.insert(framework.clone());
+        }
+        self.push(&framework, Push::Suppressed { on });
+        Answer::Done {}
+    }
+
+    /// Hands acknowledgements on to the sessions whose statuses they are.
+    fn ack(&mut self, principal: &Principal, acks: Vec<AckId>) -> Answer {
+        let mut by_framework: BTreeMap<FrameworkId, Vec<AckId>> = BTreeMap::new();
+        for ack in acks {
+            match self.frameworks.get(&ack.framework) {
+                Some(entry) if entry.principal != *principal => {
+                    return refused(RefusalCode::NotYours, format!("framework {} belongs to another principal", ack.framework));
+                }
+                Some(entry) if entry.is_connected() => by_framework.entry(ack.framework.clone()).or_default().push(ack),
+                Some(_) => return refused(RefusalCode::UnknownFramework, format!("framework {} has no session, so nothing waits for this", ack.framework)),
+                None => return refused(RefusalCode::UnknownFramework, format!("framework {} is not registered", ack.framework)),
+            }
+        }
+        for (framework, acks) in by_framework {
+            self.push(&framework, Push::Acked { acks });
+        }
+        Answer::Done {}
+    }
+
+    /// Notes up to where the framework's statuses were seen. A durable name keeps it.
+    fn set_seen(&mut self, framework: &FrameworkId, upto: u64) -> Answer {
+        let Some(entry) = self.frameworks.get_mut(framework) else { return Answer::Done {} };
+        if upto > entry.seen {
+            entry.seen = upto;
+            if entry.name.is_some() {
+                self.register_frameworks();
+            }
+        }
+        Answer::Done {}
+    }
+
+    /// Gives offers back for whoever knows their ids and is of the principal that owns them.
+    fn return_call(&mut self, principal: &Principal, offers: &[OfferId], refuse_ms: u64) -> Answer {
+        for offer in offers {
+            let Some(framework) = self.ledger.find_offer(offer).map(|(_, holding)| holding.framework.clone()) else {
+                return Answer::Refused(self.offer_gone(offer));
+            };
+            if self.frameworks.get(&framework).is_none_or(|entry| entry.principal != *principal) {
+                return refused(RefusalCode::NotYours, format!("offer {offer} belongs to another principal"));
+            }
+            self.decline(&framework, std::slice::from_ref(offer), Some(refuse_ms));
+        }
+        Answer::Done {}
+    }
+
+    /// Tells at once what is known of tasks that somebody asks about; nothing is what `unknown` says.
+    fn tell_of(&mut self, framework: &FrameworkId, asked: &[TaskId]) {
+        for task in asked {
+            let live = self.tasks.get(task).map(|entry| &entry.update);
+            let known = live.or_else(|| self.ended_rows.get(task).map(|(update, _)| update)).filter(|update| update.framework == *framework);
+            let update = known.cloned().unwrap_or_else(|| self.unknown(framework, task));
+            self.push(framework, Push::Known { update: Box::new(update) });
+        }
+    }
+
+    fn teardown(&mut self, principal: &Principal, wanted: &str) -> Answer {
+        let framework = match self.find_framework(principal, wanted) {
+            Ok(framework) => framework,
+            Err(refusal) => return Answer::Refused(refusal),
+        };
         if let Some(session) = self.frameworks[&framework].session.clone() {
             self.push(&framework, Push::Removed { session: session.nonce, reason: "torn_down".to_owned() });
         }
@@ -317,7 +283,7 @@ impl Lead {
     }
 
     /// Answers what became of tasks: at once if known, else when their agents have registered.
-    fn claim(&mut self, framework: &FrameworkId, claims: Vec<Claim>) {
+    pub(super) fn claim(&mut self, framework: &FrameworkId, claims: Vec<Claim>) {
         let claims = if claims.is_empty() { self.all_claims(framework) } else { claims };
         let Some(entry) = self.frameworks.get_mut(framework) else { return };
         for claim in claims {
@@ -364,7 +330,7 @@ impl Lead {
     }
 }
 
-fn parse_condition(demand: &Demand) -> Result<Option<Condition>, Refusal> {
+pub(super) fn parse_condition(demand: &Demand) -> Result<Option<Condition>, Refusal> {
     if demand.condition.is_empty() {
         return Ok(None);
     }

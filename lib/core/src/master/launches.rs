@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::id::{AgentId, FrameworkId, OfferId, Principal, TaskId};
 use crate::ledger::LedgerError;
 use crate::master::frameworks::refused;
+use crate::master::offers::Fate;
 use crate::master::{AgentState, ANSWERED_MS, Effect, ENDED_MAX, Lead, ORDER_AGAIN_MS, TaskEntry, Timer};
 use crate::resources::Resources;
 use crate::task::TaskState;
@@ -17,7 +18,8 @@ impl Lead {
     pub(super) fn accept(&mut self, principal: &Principal, accept: Accept) -> Answer {
         let framework = accept.framework.clone();
         let session = accept.session.clone();
-        self.in_session(principal, &framework, &session, |lead| lead.accept_now(accept))
+        let member = accept.member.clone();
+        self.in_session(principal, &framework, &session, member.as_ref(), |lead| lead.accept_now(accept))
     }
 
     fn accept_now(&mut self, accept: Accept) -> Answer {
@@ -29,7 +31,7 @@ impl Lead {
             if *answered == ids {
                 return Answer::Accepted { tasks: ids };
             }
-            return refused(RefusalCode::OfferGone, format!("offer {first} was accepted already"));
+            return Answer::Refused(self.offer_gone(&first));
         }
         if let Err(refusal) = self.check_tasks(&accept, &ids) {
             return Answer::Refused(refusal);
@@ -57,7 +59,8 @@ impl Lead {
             Ok(spent) => spent,
             Err(error) => return Answer::Refused(ledger_refusal(&error)),
         };
-        self.forget_offers(&accept.framework, &accept.offers);
+        self.forget_offers(&accept.framework, &accept.offers, Fate::Accepted);
+        self.tell_used(&accept.framework, &accept.offers);
         let agent = spent.agent;
         if accept.refuse_ms > 0 && !spent.rest.is_empty() {
             self.refuse(&accept.framework, &agent, spent.rest, accept.refuse_ms);
@@ -99,7 +102,8 @@ impl Lead {
                     demand.count = demand.count.saturating_sub(1);
                 }
             }
-            self.tasks.insert(id.clone(), TaskEntry { launch, agent: agent.clone(), update, confirmed: false, killing: None });
+            let member = accept.member.clone();
+            self.tasks.insert(id.clone(), TaskEntry { launch, agent: agent.clone(), update, confirmed: false, killing: None, member });
             self.timer(ORDER_AGAIN_MS, Timer::Order(id));
         }
         self.command(agent, Order::Launch { launches });
@@ -133,7 +137,7 @@ impl Lead {
     fn stale_accept(&mut self, accept: &Accept, ids: Vec<TaskId>) -> Answer {
         let gone = || {
             let offer = accept.offers.iter().find(|offer| !self.offers.contains_key(*offer)).expect("the caller saw one that is unknown");
-            refused(RefusalCode::OfferGone, format!("offer {offer} was used, given back, taken back or has expired"))
+            Answer::Refused(self.offer_gone(offer))
         };
         if ids.is_empty() {
             return gone();
@@ -314,6 +318,20 @@ impl Lead {
         update.reason = Some("unknown_to_agent".to_owned());
         update.message = Some(format!("agent {} does not know it", claim.agent));
         Some(update)
+    }
+}
+
+impl Lead {
+    /// What to say of a task that nobody knows, to one who asks.
+    pub(super) fn unknown(&self, framework: &FrameworkId, task: &TaskId) -> Update {
+        let owner = self.frameworks.get(framework).map(|entry| (entry.principal.clone(), entry.role.clone()));
+        let (principal, role) = owner.expect("it asks in a session of its own");
+        let mut update = blank(task, framework, &principal, self.wall);
+        update.role = role;
+        update.state = TaskState::Unknown;
+        update.reason = Some("not_known".to_owned());
+        update.message = Some("no agent that has registered knows it".to_owned());
+        update
     }
 }
 

@@ -10,6 +10,8 @@ mod launches;
 mod offers;
 mod registry;
 mod rows;
+mod sessions;
+mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -25,8 +27,9 @@ use crate::wire::query::{Query, Rows};
 use crate::wire::{Launch, Refusal, RefusalCode, Update, Wall};
 
 pub use agents::{AgentEntry, AgentState};
-pub use frameworks::{Framework, Session};
+pub use frameworks::Framework;
 pub use registry::{AgentDoc, FrameworkDoc, SHARDS};
+pub use sessions::{HOLD_MS_MAX, MEMBERS_MAX, Session};
 
 /// How long a leader remembers the answer to an accept, milliseconds: longer than any caller repeats it.
 pub const ANSWERED_MS: u64 = 120_000;
@@ -36,6 +39,8 @@ pub const ENDED_MAX: usize = 10_000;
 pub const FRAMEWORKS_MAX: usize = 20_000;
 /// The most offers one framework may hold.
 pub const OFFERS_PER_FRAMEWORK_MAX: usize = 1_024;
+/// Of how many offers that are no more a leader remembers what became of them.
+pub const GONE_OFFERS_MAX: usize = 10_000;
 /// After how long without any status a launch or kill is ordered again, milliseconds.
 pub const ORDER_AGAIN_MS: u64 = 2_000;
 /// How long a leader repeats its invitation after it took over, milliseconds, and how often.
@@ -261,6 +266,8 @@ pub struct TaskEntry {
     confirmed: bool,
     /// Somebody asked for its end: grace and reason.
     killing: Option<(Option<u64>, String)>,
+    /// Which member of its framework's session launched it, as far as this leader saw it.
+    member: Option<Nonce>,
 }
 
 /// The master.
@@ -294,6 +301,7 @@ pub struct Lead {
     ended: VecDeque<TaskId>,
     ended_rows: BTreeMap<TaskId, (Update, Nonce)>,
     offers: BTreeMap<OfferId, offers::OfferEntry>,
+    gone: offers::Gone,
     refusals: Refusals,
     refusals_at_ms: Option<u64>,
     answered: BTreeMap<OfferId, (u64, Vec<TaskId>)>,
@@ -403,6 +411,7 @@ impl Lead {
             ended: VecDeque::new(),
             ended_rows: BTreeMap::new(),
             offers: BTreeMap::new(),
+            gone: offers::Gone::default(),
             refusals: Refusals::default(),
             refusals_at_ms: None,
             answered: BTreeMap::new(),

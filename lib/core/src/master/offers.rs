@@ -1,13 +1,14 @@
 //! Offers: made by the allocation policy, held for a while, given back, taken back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::allocate::{AgentView, Demand, FrameworkView, Snapshot, allocate};
-use crate::id::{AgentId, FrameworkId, OfferId};
-use crate::master::{AgentState, Lead, OFFERS_PER_FRAMEWORK_MAX, Timer};
+use crate::id::{AgentId, FrameworkId, OfferId, Principal};
+use crate::master::frameworks::refused;
+use crate::master::{AgentState, GONE_OFFERS_MAX, Lead, Timer};
 use crate::resources::{Milli, Resources};
-use crate::wire::Offer;
-use crate::wire::call::Push;
+use crate::wire::call::{Answer, Push};
+use crate::wire::{Offer, Refusal, RefusalCode};
 
 /// An offer that is out; what it holds is in the ledger.
 #[derive(Clone, Debug)]
@@ -20,7 +21,88 @@ pub(super) struct OfferEntry {
     tasks: u32,
 }
 
+/// What became of an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Accepted,
+    Declined,
+    Expired,
+    Rescinded,
+}
+
+/// The offers that are no more, as far back as is remembered: whoever comes too late is told why.
+#[derive(Debug, Default)]
+pub(super) struct Gone {
+    fates: BTreeMap<OfferId, (Fate, u64)>,
+    order: VecDeque<OfferId>,
+}
+
+impl Gone {
+    fn note(&mut self, offer: &OfferId, fate: Fate, now_ms: u64) {
+        if self.fates.insert(offer.clone(), (fate, now_ms)).is_none() {
+            self.order.push_back(offer.clone());
+        }
+        while self.order.len() > GONE_OFFERS_MAX {
+            if let Some(oldest) = self.order.pop_front() {
+                self.fates.remove(&oldest);
+            }
+        }
+    }
+}
+
 impl Lead {
+    /// Why an offer cannot be used: how it went, and when.
+    pub(super) fn offer_gone(&self, offer: &OfferId) -> Refusal {
+        let how = match self.gone.fates.get(offer) {
+            Some((fate, at_ms)) => {
+                let how = match fate {
+                    Fate::Accepted => "was accepted",
+                    Fate::Declined => "was declined",
+                    Fate::Expired => "expired",
+                    Fate::Rescinded => "was taken back",
+                };
+                format!("{how} {} s ago", self.now_ms.saturating_sub(*at_ms) / 1000)
+            }
+            None => "is not known: it was used, given back or taken back long ago, or under an earlier leader".to_owned(),
+        };
+        Refusal::new(RefusalCode::OfferGone, format!("offer {offer} {how}"))
+    }
+
+    /// What an offer is, and the session in which it can be used.
+    pub(super) fn look(&self, principal: &Principal, offer: &OfferId) -> Answer {
+        let (Some(entry), Some((agent, holding))) = (self.offers.get(offer), self.ledger.find_offer(offer)) else {
+            return Answer::Refused(self.offer_gone(offer));
+        };
+        let owner = self.frameworks.get(&holding.framework).filter(|owner| owner.principal == *principal);
+        let Some((owner, session)) = owner.and_then(|owner| Some((owner, owner.session.as_ref()?))) else {
+            return refused(RefusalCode::NotYours, format!("offer {offer} belongs to another principal"));
+        };
+        let there = &self.agents[agent];
+        Answer::Seat {
+            framework: holding.framework.clone(),
+            session: session.nonce.clone(),
+            session_no: session.no,
+            role: owner.role.clone(),
+            offer: Offer {
+                id: offer.clone(),
+                agent: agent.clone(),
+                host: there.host.clone(),
+                resources: holding.resources.clone(),
+                attrs: there.attrs.clone(),
+                expires_ms: self.wall.0 + entry.expires_ms.saturating_sub(self.now_ms),
+                lives_ms: entry.expires_ms.saturating_sub(self.now_ms),
+            },
+        }
+    }
+
+    /// Tells the other members of a session which offers one of them used.
+    pub(super) fn tell_used(&mut self, framework: &FrameworkId, offers: &[OfferId]) {
+        let has_company = self.frameworks.get(framework).and_then(|entry| entry.session.as_ref()).is_some_and(|session| session.members.len() > 1);
+        if has_company {
+            self.push(framework, Push::Used { offers: offers.to_vec() });
+        }
+    }
+
     pub(super) fn wants_allocation(&self) -> bool {
         !self.fresh_agents.is_empty() || !self.fresh_frameworks.is_empty()
     }
@@ -40,6 +122,11 @@ impl Lead {
         };
         let mut pushes: Vec<(FrameworkId, Vec<Offer>)> = Vec::new();
         for grant in grants {
+            if self.frameworks.get(&grant.framework).is_none_or(|entry| entry.offers.len() >= entry.open_max()) {
+                // It holds as many as it wants by now: the next pass gives the rest to others.
+                self.fresh_agents.insert(grant.agent);
+                continue;
+            }
             let offer = OfferId::fresh(self.seed.draw());
             if self.offers.contains_key(&offer) || self.ledger.offer(&grant.agent, offer.clone(), grant.framework.clone(), grant.resources.clone()).is_err() {
                 // The policy granted what is not free: the ledger is the second defence, nothing moved.
@@ -80,7 +167,7 @@ impl Lead {
         let mut views: Vec<FrameworkView<'_>> = Vec::new();
         for (id, entry) in &self.frameworks {
             let view = self.view(id, entry);
-            if view.demand.is_some() {
+            if !view.suppressed {
                 somebody_wants = true;
                 new_wish |= frameworks.contains(id);
             } else if view.used.is_empty() {
@@ -109,8 +196,11 @@ impl Lead {
         Some(Snapshot { total, free, agents, roles: Vec::new(), frameworks: views, seed })
     }
 
-    fn view<'a>(&'a self, id: &'a FrameworkId, entry: &'a super::Framework) -> FrameworkView<'a> {
-        let demand = entry.demand.as_ref().filter(|_| entry.session.is_some() && entry.offers.len() < OFFERS_PER_FRAMEWORK_MAX).and_then(|demand| {
+    pub(super) fn view<'a>(&'a self, id: &'a FrameworkId, entry: &'a super::Framework) -> FrameworkView<'a> {
+        let wish = entry.demand.as_ref().filter(|_| entry.is_hungry());
+        // Whoever says nothing of a task's needs is offered whole agents.
+        let whole = wish.is_some_and(|demand| demand.request.is_empty());
+        let demand = wish.filter(|_| !whole).and_then(|demand| {
             let offered: u32 = entry.offers.iter().filter_map(|offer| self.offers.get(offer)).map(|offer| offer.tasks).sum();
             let count = demand.count.saturating_sub(offered);
             (count > 0).then_some(Demand { request: &demand.request, count })
@@ -125,26 +215,30 @@ impl Lead {
             condition: entry.condition.as_ref(),
             on: entry.demand.as_ref().and_then(|demand| demand.on.as_deref()),
             refused: self.refusals.of(id),
-            // A framework without a demand is offered nothing yet: only those who say what they want are served.
-            suppressed: demand.is_none(),
+            suppressed: demand.is_none() && !whole,
         }
     }
 
-    pub(super) fn forget_offers(&mut self, framework: &FrameworkId, offers: &[OfferId]) {
+    pub(super) fn forget_offers(&mut self, framework: &FrameworkId, offers: &[OfferId], fate: Fate) {
         for offer in offers {
+            self.gone.note(offer, fate, self.now_ms);
             if let Some(entry) = self.offers.remove(offer) {
                 self.timers.remove(&(entry.expires_ms, Timer::Offer(offer.clone())));
             }
             if let Some(owner) = self.frameworks.get_mut(framework) {
+                if owner.offers.len() >= owner.open_max() {
+                    // It may be offered more again.
+                    self.fresh_frameworks.insert(framework.clone());
+                }
                 owner.offers.remove(offer);
             }
         }
     }
 
     /// Takes an offer out of the books; its resources are free again.
-    fn give_back(&mut self, offer: &OfferId) -> Option<(AgentId, FrameworkId, Resources)> {
+    fn give_back(&mut self, offer: &OfferId, fate: Fate) -> Option<(AgentId, FrameworkId, Resources)> {
         let back = self.ledger.give_back(offer)?;
-        self.forget_offers(&back.1.clone(), std::slice::from_ref(offer));
+        self.forget_offers(&back.1.clone(), std::slice::from_ref(offer), fate);
         self.fresh_agents.insert(back.0.clone());
         Some(back)
     }
@@ -174,24 +268,37 @@ impl Lead {
         self.arm_refusals();
     }
 
-    pub(super) fn decline(&mut self, framework: &FrameworkId, offers: &[OfferId], refuse_ms: u64) {
+    /// Gives offers back; for how long they are refused is said, or is the leader's to say where nobody spoke it out.
+    pub(super) fn decline(&mut self, framework: &FrameworkId, offers: &[OfferId], refuse_ms: Option<u64>) {
+        let mut declined = Vec::new();
         for offer in offers {
-            if self.ledger.find_offer(offer).is_some_and(|(_, holding)| holding.framework == *framework) {
-                if let Some((agent, _, resources)) = self.give_back(offer) {
-                    if refuse_ms > 0 {
-                        self.refuse(framework, &agent, resources, refuse_ms);
-                    }
-                }
+            if self.ledger.find_offer(offer).is_none_or(|(_, holding)| holding.framework != *framework) {
+                continue;
+            }
+            let Some((agent, _, resources)) = self.give_back(offer, Fate::Declined) else { continue };
+            declined.push(offer.clone());
+            match refuse_ms {
+                Some(0) => {}
+                Some(refuse_ms) => self.refuse(framework, &agent, resources, refuse_ms),
+                None => self.refuse_implicitly(framework, &agent, resources),
             }
         }
+        if !declined.is_empty() {
+            self.tell_used(framework, &declined);
+        }
+    }
+
+    /// A refusal that nobody spoke: short at first, longer each time until the agent has more.
+    fn refuse_implicitly(&mut self, framework: &FrameworkId, agent: &AgentId, resources: Resources) {
+        let idle = self.ledger.idle(agent).unwrap_or_default();
+        self.refusals.add_implicit(framework, agent, resources, &idle, self.now_ms);
+        self.arm_refusals();
     }
 
     /// An offer's time is over: that is a decline which nobody spoke.
     pub(super) fn expire(&mut self, offer: &OfferId) {
-        if let Some((agent, framework, resources)) = self.give_back(offer) {
-            let idle = self.ledger.idle(&agent).unwrap_or_default();
-            self.refusals.add_implicit(&framework, &agent, resources, &idle, self.now_ms);
-            self.arm_refusals();
+        if let Some((agent, framework, resources)) = self.give_back(offer, Fate::Expired) {
+            self.refuse_implicitly(&framework, &agent, resources);
             self.push(&framework, Push::Rescind { id: offer.clone(), reason: "expired".to_owned() });
         }
     }
@@ -200,7 +307,7 @@ impl Lead {
     pub(super) fn return_offers(&mut self, framework: &FrameworkId) {
         let offers: Vec<OfferId> = self.ledger.offers_of(framework).cloned().collect();
         for offer in offers {
-            self.give_back(&offer);
+            self.give_back(&offer, Fate::Declined);
         }
     }
 
@@ -208,7 +315,7 @@ impl Lead {
     pub(super) fn rescind_on(&mut self, agent: &AgentId, reason: &str) {
         let offers: Vec<OfferId> = self.ledger.offers_on(agent).map(|(offer, _)| offer.clone()).collect();
         for offer in offers {
-            if let Some((_, framework, _)) = self.give_back(&offer) {
+            if let Some((_, framework, _)) = self.give_back(&offer, Fate::Rescinded) {
                 self.push(&framework, Push::Rescind { id: offer, reason: reason.to_owned() });
             }
         }

@@ -39,6 +39,12 @@ pub struct FrameworkDoc {
     pub role: Role,
     /// How long its tasks live on without a session, milliseconds.
     pub failover_ms: u64,
+    /// How many sessions it has had: who comes with a lower number was fenced.
+    #[serde(default)]
+    pub session_no: u64,
+    /// Up to where in the event stream its statuses were seen.
+    #[serde(default)]
+    pub seen: u64,
 }
 
 /// Which document an agent is in: FNV-1a over its id, so that every master agrees.
@@ -87,7 +93,7 @@ impl Lead {
             .iter()
             .filter_map(|(id, entry)| {
                 let name = entry.name.clone()?;
-                Some(FrameworkDoc { framework: id.clone(), name, principal: entry.principal.clone(), role: entry.role.clone(), failover_ms: entry.failover_ms })
+                Some(FrameworkDoc { framework: id.clone(), name, principal: entry.principal.clone(), role: entry.role.clone(), failover_ms: entry.failover_ms, session_no: entry.session_no, seen: entry.seen })
             })
             .collect();
         let doc = serde_json::to_string(&docs).expect("a list of plain texts and numbers is JSON");

@@ -46,6 +46,10 @@ impl Lead {
                 Rows::Offers { page, next }
             }
             Table::Masters => Rows::Masters { page: self.master_rows() },
+            Table::Snapshot => {
+                let (page, next) = self.snapshot_part(&query.from);
+                Rows::Snapshot { page, next }
+            }
         }
     }
 

@@ -5,22 +5,34 @@ use serde::{Deserialize, Serialize};
 use crate::id::{AgentId, FrameworkId, MasterId, Name, Nonce, OfferId, TaskId};
 use crate::resources::Request;
 use crate::role::Role;
+use crate::wire::ack::AckId;
 use crate::wire::{Offer, Refusal, Task, Update};
 
 /// What one task of a framework needs and how many more it would launch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Demand {
-    /// One task's worth.
+    /// One task's worth; if it asks for nothing, all that is left of an agent is offered, as in Mesos.
     pub request: Request,
     /// How many more tasks it would launch now.
     pub count: u32,
+    /// How many offers it would hold at once; 0 for the leader's own limit.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub open_max: u32,
     /// A `--where` expression; empty for anywhere.
     #[serde(rename = "where")]
     pub condition: String,
     /// Only this agent: id or host name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on: Option<String>,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// A task that a framework believes to live, told to a leader that may not know it.
@@ -69,6 +81,50 @@ pub enum Call {
         offers: Vec<OfferId>,
         /// For how long not to be offered the same again, milliseconds.
         refuse_ms: u64,
+        /// Which member; the one that made the session where absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        member: Option<Nonce>,
+        /// Nobody spoke it out: the leader says for how long, longer each time; `refuse_ms` is not looked at.
+        #[serde(default, skip_serializing_if = "is_false")]
+        implicit: bool,
+    },
+    /// Gives offers back from outside of their sessions, by the principal that owns them.
+    #[serde(rename = "return/1")]
+    Return {
+        /// The offers.
+        offers: Vec<OfferId>,
+        /// For how long not to be offered the same again, milliseconds.
+        refuse_ms: u64,
+    },
+    /// Asks what an offer is and whose, by the principal that owns it: how to join its session.
+    #[serde(rename = "look/1")]
+    Look {
+        /// The offer.
+        offer: OfferId,
+    },
+    /// Wants no offers for now, or wants them again; the last word of anybody of the principal counts.
+    #[serde(rename = "suppress/1")]
+    Suppress {
+        /// Its id or its name.
+        framework: String,
+        /// False to revive: what was refused may be offered again as well.
+        on: bool,
+    },
+    /// Statuses were seen and need not be sent again; handed on to the session's members.
+    #[serde(rename = "ack/1")]
+    Ack {
+        /// As the status lines give them.
+        acks: Vec<AckId>,
+    },
+    /// All statuses up to here were seen: where the framework's next session goes on.
+    #[serde(rename = "seen/1")]
+    Seen {
+        /// The framework.
+        framework: FrameworkId,
+        /// Its session.
+        session: Nonce,
+        /// A sequence number of the event stream.
+        upto: u64,
     },
     /// Ends tasks.
     #[serde(rename = "kill/1")]
@@ -79,21 +135,34 @@ pub enum Call {
         #[serde(default)]
         grace_ms: Option<u64>,
     },
-    /// Keeps the session alive.
+    /// Keeps a member of the session alive.
     #[serde(rename = "beat/1")]
     Beat {
         /// The framework.
         framework: FrameworkId,
         /// Its session.
         session: Nonce,
+        /// Which member; the one that made the session where absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        member: Option<Nonce>,
+        /// It could launch no more now. Once all who joined say so, nothing is offered.
+        #[serde(default, skip_serializing_if = "is_false")]
+        sated: bool,
     },
-    /// Ends the session. An unnamed framework's tasks end, except those to keep.
+    /// Ends a membership. With the last that launches, or the last at all, the session ends: an unnamed framework's
+    /// tasks end, except those to keep.
     #[serde(rename = "leave/1")]
     Leave {
         /// The framework.
         framework: FrameworkId,
         /// Its session.
         session: Nonce,
+        /// Which member; the one that made the session where absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        member: Option<Nonce>,
+        /// For how long the session waits for others to join, milliseconds.
+        #[serde(default)]
+        hold_ms: u64,
     },
     /// Ends a framework and all its tasks.
     #[serde(rename = "teardown/1")]
@@ -108,9 +177,15 @@ pub enum Call {
         framework: FrameworkId,
         /// Its session.
         session: Nonce,
-        /// The tasks; all of the framework's if empty.
+        /// The tasks; all of the framework's if both are empty.
         #[serde(default)]
         tasks: Vec<Claim>,
+        /// Which member; the one that made the session where absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        member: Option<Nonce>,
+        /// Tasks of which only the id is known: answered at once with what is known now.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        asked: Vec<TaskId>,
     },
 }
 
@@ -121,8 +196,17 @@ pub struct Subscribe {
     pub v: u32,
     /// The framework's id, made by its first session.
     pub framework: FrameworkId,
-    /// This process's incarnation.
+    /// The session; made by the process that begins it.
     pub session: Nonce,
+    /// The number that the session was given by an earlier leader, 0 for a new one: the highest of a name wins.
+    #[serde(default)]
+    pub session_no: u64,
+    /// Who joins a session that another process began: what it said of demand and role stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<Nonce>,
+    /// A name that is held is taken from its holder.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub takeover: bool,
     /// A durable name; the framework is unnamed without.
     #[serde(default)]
     pub name: Option<Name>,
@@ -159,6 +243,9 @@ pub struct Accept {
     /// For how long not to be offered the rest again, milliseconds.
     #[serde(default)]
     pub refuse_ms: u64,
+    /// Which member of the session launches; the one that made the session where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<Nonce>,
 }
 
 /// A task to launch, and the caller's secret that opens its output and input.
@@ -191,12 +278,32 @@ pub enum Answer {
         agents: u32,
         /// Whether the name was known before, with its tasks.
         recovered: bool,
+        /// Which session of its name this is, counted from 1.
+        #[serde(default)]
+        session_no: u64,
+        /// Up to where in the event stream earlier sessions saw their statuses.
+        #[serde(default)]
+        seen: u64,
     },
     /// To `accept/1`: all tasks are on their way.
     #[serde(rename = "accepted/1")]
     Accepted {
         /// The tasks in order.
         tasks: Vec<TaskId>,
+    },
+    /// To `look/1`.
+    #[serde(rename = "seat/1")]
+    Seat {
+        /// Whose the offer is.
+        framework: FrameworkId,
+        /// Its session, to be joined.
+        session: Nonce,
+        /// Which session of its name that is.
+        session_no: u64,
+        /// The role its share counts in.
+        role: Role,
+        /// The offer; how long it still lives.
+        offer: Offer,
     },
     /// To `kill/1`: one verdict for each task, in order; absent means it is on its way.
     #[serde(rename = "killing/1")]
@@ -240,12 +347,40 @@ pub enum Push {
         /// The status.
         update: Box<Update>,
     },
-    /// The framework is over: torn down, or its name taken by another session.
+    /// The session is over.
     #[serde(rename = "removed/1")]
     Removed {
         /// The session that is over.
         session: Nonce,
+        /// A stable word: `done`, `lapsed`, `torn_down`, `taken_over`.
+        reason: String,
+    },
+    /// Offers were accepted or declined by a member of the session; its other members know by this.
+    #[serde(rename = "used/1")]
+    Used {
+        /// The offers.
+        offers: Vec<OfferId>,
+    },
+    /// Statuses were acknowledged by somebody of the principal.
+    #[serde(rename = "acked/1")]
+    Acked {
+        /// Which.
+        acks: Vec<AckId>,
+    },
+    /// An agent that runs tasks of the framework, or whose resources it was offered, is not to be reached or is gone.
+    #[serde(rename = "failure/1")]
+    Failure {
+        /// The agent.
+        agent: AgentId,
+        /// Its host name.
+        host: String,
         /// A stable word.
         reason: String,
+    },
+    /// Somebody suppressed or revived the framework.
+    #[serde(rename = "suppressed/1")]
+    Suppressed {
+        /// Whether it wants no offers now.
+        on: bool,
     },
 }

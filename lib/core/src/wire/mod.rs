@@ -4,10 +4,13 @@
 //! `"meso":"<kind>/<major>"`, keys are only added within a major. The inside half (calls, agent messages, queries)
 //! carries [`PROTOCOL`], the major of the wire.
 
+pub mod ack;
 pub mod agent;
 pub mod call;
 pub mod io;
+pub mod pass;
 pub mod query;
+pub mod snapshot;
 
 use std::collections::BTreeMap;
 use std::fmt;

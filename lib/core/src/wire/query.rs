@@ -8,6 +8,7 @@ use crate::condition::Attr;
 use crate::id::{AgentId, FrameworkId, MasterId, Name, Nonce, Principal};
 use crate::resources::{Milli, Quantities, Resources};
 use crate::role::Role;
+use crate::wire::snapshot::Snapshot;
 use crate::wire::{Refusal, Update};
 
 /// The most rows in one answer; more come by asking from `next`.
@@ -40,6 +41,8 @@ pub enum Table {
     Offers,
     /// The leader and its standbys.
     Masters,
+    /// The cluster as an allocation policy sees it.
+    Snapshot,
 }
 
 /// The answer: one page of one table.
@@ -78,6 +81,15 @@ pub enum Rows {
     Masters {
         /// All of them.
         page: Vec<MasterRow>,
+    },
+    /// A part of the snapshot; [`Snapshot::extend`] puts the parts together.
+    ///
+    /// Each part is of its own moment: what moved meanwhile may be in two of them or in none.
+    Snapshot {
+        /// The page: agents first, then frameworks, of which a long one comes in several parts.
+        page: Snapshot,
+        /// Ask from here for more.
+        next: String,
     },
     /// No, and why.
     Refused {
