@@ -15,7 +15,7 @@ use meso_core::wire::Update;
 use meso_core::wire::snapshot::Snapshot;
 use std::time::Duration;
 
-/// List tasks, agents, masters, frameworks or offers, or show the snapshot
+/// List what is in a cluster, or show its snapshot
 ///
 /// Without a word, the tasks that live. A table for people; for programs, -o json, jsonl, tsv=FIELD,FIELD or name. The snapshot is what the
 /// allocation policy sees; as jsonl it is the line that meso-allocate reads.

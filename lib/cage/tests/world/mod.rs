@@ -26,7 +26,8 @@ pub fn both_ways(test: impl Fn(&World)) {
     for cgroups in [CgroupUse::Auto, CgroupUse::Off] {
         let world = World::new(cgroups);
         test(&world);
-        assert!(world.leaves().is_empty(), "left behind: {:?}", world.leaves());
+        // A record is there a moment before the last cgroup is gone: who only reads it does not wait for the supervisor.
+        patiently(|| world.leaves().is_empty());
     }
 }
 
