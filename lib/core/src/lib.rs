@@ -11,6 +11,7 @@ pub mod launcher;
 pub mod lease;
 pub mod ledger;
 pub mod master;
+pub mod offerer;
 pub mod resources;
 pub mod role;
 pub mod seed;

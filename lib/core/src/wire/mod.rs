@@ -8,6 +8,7 @@ pub mod ack;
 pub mod agent;
 pub mod call;
 pub mod io;
+pub mod line;
 pub mod pass;
 pub mod query;
 pub mod snapshot;

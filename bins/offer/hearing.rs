@@ -1,0 +1,78 @@
+//! What is heard of our framework: from the leader, and from the record of statuses.
+
+use std::time::Duration;
+
+use meso_bus::{Item, Start, Store, Subscription};
+use meso_cli::client::{Leader, PATIENCE_MS, read_status};
+use meso_cli::complain;
+use meso_core::id::FrameworkId;
+use meso_core::offerer::Event;
+use meso_core::wire::call::Push;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+/// Pause before the record is opened again, or the leader asked again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Hands on what the leader sends by itself.
+pub async fn hear_pushes(mut pushes: Subscription, to: mpsc::Sender<Event>) {
+    while let Some(message) = pushes.next().await {
+        let Ok(push) = serde_json::from_slice::<Push>(&message.payload) else { continue };
+        if to.send(Event::Push(push)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Hands on the framework's statuses, those recorded behind `after` first.
+pub async fn hear_statuses(leader: Leader, framework: FrameworkId, mut after: u64, to: mpsc::Sender<Event>) {
+    let filter = leader.bus().subjects().events_of_framework(&framework);
+    loop {
+        let start = if after > 0 { Start::After(after) } else { Start::All };
+        let outcome = Store::new(leader.bus()).events(start, &filter).await;
+        let error = match outcome {
+            Ok(mut reader) => loop {
+                let event = match reader.next().await {
+                    Ok(Item::Event(event)) => event,
+                    Ok(Item::CaughtUp) => continue,
+                    Ok(Item::Reset) => {
+                        after = 0;
+                        complain("the record was lost and begins anew: statuses may come twice");
+                        continue;
+                    }
+                    Err(error) => break error,
+                };
+                after = event.seq;
+                let heard = match read_status(&leader, &event) {
+                    Some(update) => Event::Status { update: Box::new(update), stream_seq: event.seq },
+                    None => Event::Passed { stream_seq: event.seq },
+                };
+                if to.send(heard).await.is_err() {
+                    return;
+                }
+            },
+            Err(error) => error,
+        };
+        if !error.may_pass() {
+            complain(&format!("cannot read the record of statuses: {error}"));
+            return;
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+/// Asks which tasks live, until there is an answer.
+pub async fn snapshot(leader: Leader, to: mpsc::Sender<Event>) {
+    loop {
+        match leader.tasks("", Duration::from_millis(PATIENCE_MS)).await {
+            Ok(rows) => {
+                let _ = to.send(Event::Snapshot(rows.into_iter().map(|row| row.update).collect())).await;
+                return;
+            }
+            Err(failure) => {
+                complain(&failure.context("the tasks that live are not known yet").to_string());
+                sleep(AGAIN).await;
+            }
+        }
+    }
+}

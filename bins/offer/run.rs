@@ -1,0 +1,288 @@
+//! The loop of meso-offer: the machine of `meso_core::offerer` between the bus, the output and the signals.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use meso_bus::driver::Clock;
+use meso_bus::{Bus, BusError, BusEvent};
+use meso_cli::client::{Leader, PATIENCE_MS};
+use meso_cli::{Exit, Failure, complain, io_text};
+use meso_core::id::FrameworkId;
+use meso_core::offerer::{Effect, End, Event, Offerer};
+use meso_core::wire::Wall;
+use meso_core::wire::call::Call;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::hearing::{hear_pushes, hear_statuses, snapshot};
+use crate::output::{Output, Sent};
+use crate::plan::Plan;
+use crate::words::text_of;
+use crate::Args;
+
+/// How long one call may go unanswered before it is made again, milliseconds.
+const CALL_MS: u64 = 5_000;
+/// How long the end of the session may take, milliseconds: without an answer it lapses by itself.
+const LEAVE_MS: u64 = 2_000;
+/// How many events may wait to be handled.
+const EVENTS_MAX: usize = 4_096;
+/// How long to sleep if the machine names no deadline.
+const IDLE: Duration = Duration::from_secs(60);
+/// How long to wait for somebody who leads, before a first answer.
+const NOBODY_AFTER: Duration = Duration::from_millis(PATIENCE_MS);
+
+struct Head {
+    args: Args,
+    bus: Bus,
+    leader: Leader,
+    machine: Offerer,
+    clock: Clock,
+    output: Output,
+    to: mpsc::Sender<Event>,
+    pushes: Option<JoinHandle<()>>,
+    followed: Option<JoinHandle<()>>,
+    /// The last line found no room.
+    blocked: bool,
+    registered: bool,
+    said_missed: Vec<&'static str>,
+    said_dropped: bool,
+    end: Option<End>,
+}
+
+/// Runs a session to its end.
+pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
+    let mut signals = Signals::listen()?;
+    let output = Output::stdout()?;
+    let leader = Leader::connect_to_stay(&plan.access).await?;
+    let bus = leader.bus().clone();
+    let clock = Clock::default();
+    let (to, mut events) = mpsc::channel(EVENTS_MAX);
+    let machine = Offerer::new(plan.config(&args)?, clock.now_ms());
+    let mut head = Head {
+        args,
+        bus,
+        leader,
+        machine,
+        clock,
+        output,
+        to,
+        pushes: None,
+        followed: None,
+        blocked: false,
+        registered: false,
+        said_missed: Vec::new(),
+        said_dropped: false,
+        end: None,
+    };
+    let framework = head.machine.framework().clone();
+    head.listen(&framework).await?;
+    head.watch_bus();
+    head.step(Event::Tick { unread: head.output.unread() }).await?;
+    let nobody_at = Instant::now() + NOBODY_AFTER;
+    let mut interrupted = None;
+    let mut gone = false;
+    let mut leave_at = None;
+    loop {
+        head.write_lines().await?;
+        if let Some(end) = head.end.take() {
+            return match interrupted {
+                Some(signal) => Ok(Exit::signal(signal)),
+                None => exit_of(end, &head),
+            };
+        }
+        let wait = head.machine.deadline().map_or(IDLE, |at_ms| Duration::from_millis(at_ms.saturating_sub(head.clock.now_ms())));
+        tokio::select! {
+            biased;
+            signal = signals.next() => {
+                interrupted = interrupted.or(Some(signal));
+                leave_at.get_or_insert(Instant::now() + Duration::from_millis(LEAVE_MS));
+                head.step(Event::Leave).await?;
+            }
+            () = head.output.gone(), if !gone => {
+                gone = true;
+                leave_at.get_or_insert(Instant::now() + Duration::from_millis(LEAVE_MS));
+                head.reader_gone().await?;
+            }
+            Some(event) = events.recv() => head.step(event).await?,
+            () = head.output.room(), if head.blocked => {
+                head.blocked = false;
+                head.step(Event::Room).await?;
+            }
+            () = sleep(wait) => head.step(Event::Tick { unread: head.output.unread() }).await?,
+            () = sleep_until(nobody_at), if !head.registered => return Err(head.leader.nobody(NOBODY_AFTER)),
+            () = sleep_until(leave_at.unwrap_or(nobody_at)), if leave_at.is_some() => head.end = Some(End::Done),
+        }
+    }
+}
+
+fn exit_of(end: End, head: &Head) -> Result<Exit, Failure> {
+    match end {
+        End::Done => Ok(Exit::DONE),
+        End::Lost(why) => Err(Failure::not_now(why).hint("--standby waits for the name, --takeover takes it")),
+        End::TooFew { got } => Err(Failure::not_now(format!("{got} of {} offers in {}", head.args.min, meso_core::duration::show_duration(head.args.wait))).hint("a longer --wait, or meso-ps agents for what is free")),
+        End::Refused(refusal) => Err(Failure::failed(refusal.message)),
+    }
+}
+
+impl Head {
+    async fn listen(&mut self, framework: &FrameworkId) -> Result<(), Failure> {
+        if let Some(old) = self.pushes.take() {
+            old.abort();
+        }
+        let pushes = self.bus.subscribe(&self.bus.subjects().push(self.leader.principal(), framework)).await?;
+        self.pushes = Some(tokio::task::spawn_local(hear_pushes(pushes, self.to.clone())));
+        Ok(())
+    }
+
+    /// Says when the bus goes away and comes back.
+    fn watch_bus(&self) {
+        let (mut events, quiet) = (self.bus.events(), self.args.quiet);
+        tokio::task::spawn_local(async move {
+            let mut away = false;
+            while let Some(event) = events.next().await {
+                match event {
+                    BusEvent::Disconnected if !quiet => {
+                        away = true;
+                        complain("the bus is away; waiting for it");
+                    }
+                    BusEvent::Connected if away => {
+                        away = false;
+                        complain("the bus is back");
+                    }
+                    _ => {}
+                }
+            }
+        });
+    }
+
+    async fn step(&mut self, event: Event) -> Result<(), Failure> {
+        for effect in self.machine.step(self.clock.now_ms(), event) {
+            self.perform(effect).await?;
+        }
+        Ok(())
+    }
+
+    async fn perform(&mut self, effect: Effect) -> Result<(), Failure> {
+        match effect {
+            Effect::Call { no, call } => self.call(no, *call),
+            Effect::Framework(framework) => self.listen(&framework).await?,
+            Effect::Follow { after } => {
+                let hears = hear_statuses(self.leader.clone(), self.machine.framework().clone(), after, self.to.clone());
+                self.followed = Some(tokio::task::spawn_local(hears));
+            }
+            Effect::Snapshot => {
+                tokio::task::spawn_local(snapshot(self.leader.clone(), self.to.clone()));
+            }
+            Effect::Registered { agents } => {
+                if !self.registered && agents == 0 && !self.args.quiet {
+                    complain("no agent is in service yet; waiting for one");
+                }
+                self.registered = true;
+            }
+            Effect::Waiting(why) => {
+                self.registered = true;
+                if !self.args.quiet {
+                    complain(&format!("{why}; waiting for it"));
+                }
+            }
+            Effect::End(end) => self.end = Some(end),
+        }
+        Ok(())
+    }
+
+    fn call(&self, no: u64, call: Call) {
+        let (bus, to) = (self.bus.clone(), self.to.clone());
+        let subject = bus.subjects().framework_call(self.leader.principal(), "call");
+        tokio::task::spawn_local(async move {
+            let payload = Bytes::from(serde_json::to_vec(&call).expect("a call is plain data"));
+            let answer = match bus.request(&subject, payload, Duration::from_millis(CALL_MS)).await {
+                Ok(bytes) => serde_json::from_slice(&bytes).ok(),
+                Err(error) => {
+                    if let BusError::Denied { .. } = &error {
+                        complain(&error.to_string());
+                    }
+                    None
+                }
+            };
+            let _ = to.send(Event::Answer { no, answer }).await;
+        });
+    }
+
+    /// What the reader took before it went counts: that may still be used.
+    async fn reader_gone(&mut self) -> Result<(), Failure> {
+        self.step(Event::Tick { unread: self.output.unread() }).await?;
+        self.step(Event::ReaderGone).await
+    }
+
+    /// Hands out lines as long as there is room for them.
+    async fn write_lines(&mut self) -> Result<(), Failure> {
+        if self.blocked || self.output.flush()? != Sent::Yes {
+            return Ok(());
+        }
+        loop {
+            let now_ms = self.clock.now_ms();
+            let Some(line) = self.machine.line(now_ms, wall()) else { break };
+            let mut missed = Vec::new();
+            let text = text_of(line, &self.args.output, &mut missed)?;
+            let sent = self.output.line(&text)?;
+            match sent {
+                Sent::Yes => {
+                    self.say_missed(missed);
+                    self.step(Event::Wrote { bytes: text.len() as u64 }).await?;
+                }
+                Sent::NoRoom => {
+                    self.blocked = true;
+                    return self.step(Event::Blocked).await;
+                }
+                Sent::ReaderGone => return self.reader_gone().await,
+            }
+        }
+        if self.machine.dropped_statuses() > 0 && !self.said_dropped {
+            self.said_dropped = true;
+            complain("more statuses wait for an acknowledgement than are kept: of each task only the last is told from now on");
+        }
+        Ok(())
+    }
+
+    /// Says once of each part that lines had to lose.
+    fn say_missed(&mut self, missed: Vec<&'static str>) {
+        for what in missed {
+            if !self.said_missed.contains(&what) && !self.args.quiet {
+                self.said_missed.push(what);
+                complain(&format!("a line would be longer than a pipe takes whole: it is without {what}, and so will others be"));
+            }
+        }
+    }
+}
+
+/// The wall clock.
+pub fn wall() -> Wall {
+    Wall(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// The signals that end us.
+struct Signals {
+    all: [(u8, Signal); 4],
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let one = |kind: SignalKind| {
+            let number = u8::try_from(kind.as_raw_value()).unwrap_or_default();
+            signal(kind).map(|signal| (number, signal)).map_err(|error| Failure::failed(format!("cannot listen for signals: {}", io_text(&error))))
+        };
+        Ok(Signals { all: [one(SignalKind::interrupt())?, one(SignalKind::terminate())?, one(SignalKind::hangup())?, one(SignalKind::quit())?] })
+    }
+
+    async fn next(&mut self) -> u8 {
+        let [interrupt, terminate, hangup, quit] = &mut self.all;
+        tokio::select! {
+            _ = interrupt.1.recv() => interrupt.0,
+            _ = terminate.1.recv() => terminate.0,
+            _ = hangup.1.recv() => hangup.0,
+            _ = quit.1.recv() => quit.0,
+        }
+    }
+}
