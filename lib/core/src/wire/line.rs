@@ -70,6 +70,10 @@ impl Line {
                 line.port_ranges = Ports::default();
                 Some("port_ranges")
             }
+            Line::Offer(line) if !line.other.is_empty() => {
+                line.other.clear();
+                Some("other")
+            }
             Line::Update(line) => cut(&mut line.message),
             Line::Task(line) => cut(&mut line.message),
             _ => None,
