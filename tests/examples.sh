@@ -19,19 +19,43 @@ arguments() {
     esac
 }
 
+# The cluster that an example says it wants in its README.md: options of meso-up.
+cluster() {
+    sed -n "s|^    meso-up \(.*\)-- examples/$1/run.sh.*|\1|p" "examples/$1/README.md"
+}
+
+# What is still there of an example that ran with the folder $1 for its temporary files: files, and processes, which have
+# a second to end.
+left_behind() {
+    find "$1" -mindepth 1 | head -n 5
+    for _ in {1..10}; do
+        left=$(grep -lFzs "TMPDIR=$1" /proc/[0-9]*/environ || true)
+        [ -n "$left" ] || return 0
+        sleep 0.1
+    done
+    for process in $left; do
+        printf 'process %s\n' "$(tr '\0' ' ' <"${process%environ}cmdline")"
+    done
+}
+
 # Runs an example and prints the verdict: verdict WHO NAME COMMAND...
 verdict() {
-    local who=$1 name=$2
+    local who=$1 name=$2 said='ok' code=0 left
     shift 2
-    if timeout -k 10 "$LIMIT_S" "$@" </dev/null >"$work/output" 2>&1; then
-        echo "example $name ($who) ... ok"
-    else
-        echo "example $name ($who) ... FAILED with code $?"
+    timeout -k 10 "$LIMIT_S" "$@" </dev/null >"$work/output" 2>&1 || code=$?
+    left=$(left_behind "$TMPDIR")
+    [ "$code" -eq 0 ] || said="FAILED with code $code"
+    [ -z "$left" ] || said="FAILED: it left something behind"
+    echo "example $name ($who) ... $said"
+    if [ "$said" != ok ]; then
         sed 's/^/    /' "$work/output"
+        [ -z "$left" ] || sed 's/^/    left: /' <<<"$left"
         failed=1
     fi
 }
 
+mkdir "$work/tmp"
+export TMPDIR="$work/tmp"
 names=("$@")
 [ "$#" -gt 0 ] || for run in examples/*/run.sh; do
     name=${run#examples/}
@@ -39,7 +63,7 @@ names=("$@")
 done
 for name in "${names[@]}"; do
     # shellcheck disable=SC2046 # arguments are words
-    verdict "$(id -un)" "$name" "$BIN/meso-up" -- "examples/$name/run.sh" $(arguments "$name")
+    verdict "$(id -un)" "$name" "$BIN/meso-up" $(cluster "$name") -- "examples/$name/run.sh" $(arguments "$name")
 done
 
 # The checkout may stand where others cannot look.
@@ -49,11 +73,11 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
     mkdir -m 700 "$work/home"
     cp "$BIN"/meso "$BIN"/meso-* "$work/bin/" 2>/dev/null || true
     cp -r examples "$work/examples"
-    chown -R $NOBODY:$NOBODY "$work/home"
+    chown -R $NOBODY:$NOBODY "$work/home" "$TMPDIR"
     for name in "${names[@]}"; do
         # shellcheck disable=SC2046
         verdict unprivileged "$name" setpriv --reuid $NOBODY --regid $NOBODY --clear-groups \
-            env HOME="$work/home" TMPDIR="$work/home" "$work/bin/meso-up" -- "$work/examples/$name/run.sh" $(arguments "$name")
+            env HOME="$work/home" "$work/bin/meso-up" $(cluster "$name") -- "$work/examples/$name/run.sh" $(arguments "$name")
     done
 fi
 exit "$failed"
