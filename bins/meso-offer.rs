@@ -2,6 +2,8 @@
 
 #[path = "offer/calls.rs"]
 mod calls;
+#[path = "offer/exec.rs"]
+mod exec;
 #[path = "offer/hearing.rs"]
 mod hearing;
 #[path = "offer/output.rs"]
@@ -49,8 +51,8 @@ pub struct Args {
     #[arg(long, help_heading = "What is offered")]
     unordered: bool,
 
-    /// Print these kinds of lines (with commas, can be repeated)
-    #[arg(short = 'e', long = "events", value_name = "KINDS", value_delimiter = ',', default_value = "offers", value_enum, help_heading = "Lines")]
+    /// Print these kinds of lines (with commas, can be repeated); offers without, or with --exec all
+    #[arg(short = 'e', long = "events", value_name = "KINDS", value_delimiter = ',', value_enum, help_heading = "Lines")]
     events: Vec<Kinds>,
     /// Form of the lines: jsonl, or tsv=FIELD,FIELD
     #[arg(short = 'o', long = "output", value_name = "FORMAT", default_value = "jsonl", help_heading = "Lines")]
@@ -73,6 +75,12 @@ pub struct Args {
     /// When a status counts as seen: as soon as it was read, or once it is acknowledged by ack/1 or meso-offer ack
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "manual"], help_heading = "Lines")]
     ack: String,
+
+    /// Run a program by the shell: lines go to its standard input, and what it prints are calls, as meso-launch -O reads them
+    ///
+    /// Each call is answered by a line result/1 on its input. Its end ends the session, and its code is ours.
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["once", "peek"], help_heading = "Lines")]
+    exec: Option<String>,
 
     /// A durable name: the framework and its tasks are found again under it
     #[arg(long, value_name = "NAME", help_heading = "Names")]
@@ -157,7 +165,7 @@ async fn offer(args: Args) -> Result<Exit, Failure> {
         return calls::make(call, &args.bus).await;
     }
     let plan = plan::Plan::from_args(&args)?;
-    if args.peek || (stdout_is_terminal() && !args.once) {
+    if args.peek || (stdout_is_terminal() && !args.once && args.exec.is_none()) {
         return peek::peek(&args, &plan).await;
     }
     tokio::task::LocalSet::new().run_until(run::run(args, plan)).await

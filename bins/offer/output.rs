@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use tokio::io::Interest;
 use tokio::net::unix::pipe::Sender;
+use tokio::process::ChildStdin;
 use tokio::time::sleep;
 
 /// How much lies in the pipe at most, in bytes: about nine offers.
@@ -92,6 +93,16 @@ impl Output {
             }
             (sent, _) => Ok(sent),
         }
+    }
+
+    /// Takes the standard input of a program of ours.
+    ///
+    /// # Errors
+    /// It cannot be watched.
+    pub fn of_program(stdin: ChildStdin) -> Result<Self, Failure> {
+        let sender = stdin.into_owned_fd().and_then(Sender::from_owned_fd).map_err(|error| Failure::failed(format!("cannot write to the program: {}", io_text(&error))))?;
+        let _ = rustix::pipe::fcntl_setpipe_size(&sender, PIPE_BYTES);
+        Ok(Output { to: To::Pipe(sender), is_pipe: true, rest: Vec::new() })
     }
 
     /// Bytes that nobody has read; none where that cannot be told.

@@ -74,7 +74,10 @@ impl Plan {
 }
 
 fn shows(args: &Args) -> Shows {
-    let has = |kinds: Kinds| args.events.contains(&kinds) || args.events.contains(&Kinds::All);
+    // Whoever is the whole framework wants to know everything; a filter wants offers.
+    let default = [if args.exec.is_some() { Kinds::All } else { Kinds::Offers }];
+    let wanted: &[Kinds] = if args.events.is_empty() { &default } else { &args.events };
+    let has = |kinds: Kinds| wanted.contains(&kinds) || wanted.contains(&Kinds::All);
     Shows {
         offers: has(Kinds::Offers),
         updates: has(Kinds::Updates),

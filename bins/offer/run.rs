@@ -1,21 +1,24 @@
 //! The loop of meso-offer: the machine of `meso_core::offerer` between the bus, the output and the signals.
 
+use std::collections::VecDeque;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use meso_bus::driver::Clock;
 use meso_bus::{Bus, BusError, BusEvent};
-use meso_cli::client::{Leader, PATIENCE_MS};
-use meso_cli::{Exit, Failure, complain, io_text};
-use meso_core::id::FrameworkId;
+use meso_cli::client::{Leader, PATIENCE_MS, Seat};
+use meso_cli::{Exit, Failure, complain, io_text, random};
+use meso_core::id::{FrameworkId, Nonce};
 use meso_core::offerer::{Effect, End, Event, Offerer};
+use meso_core::role::Role;
 use meso_core::wire::Wall;
 use meso_core::wire::call::Call;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::exec::{self, Program, RESULTS_MAX, Told};
 use crate::hearing::{hear_pushes, hear_statuses, snapshot};
 use crate::output::{Output, Sent};
 use crate::plan::Plan;
@@ -40,9 +43,15 @@ struct Head {
     machine: Offerer,
     clock: Clock,
     output: Output,
+    role: Role,
     to: mpsc::Sender<Event>,
     pushes: Option<JoinHandle<()>>,
     followed: Option<JoinHandle<()>>,
+    /// The program of `--exec`, until the session has begun.
+    program: Option<Program>,
+    told_to: mpsc::Sender<Told>,
+    /// Answers to the program's calls.
+    results: VecDeque<String>,
     /// The last line found no room.
     blocked: bool,
     registered: bool,
@@ -54,8 +63,16 @@ struct Head {
 /// Runs a session to its end.
 pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
     let mut signals = Signals::listen()?;
-    let output = Output::stdout()?;
     let leader = Leader::connect_to_stay(&plan.access).await?;
+    let (program, output) = match &args.exec {
+        Some(command) => {
+            let (program, stdin) = Program::start(command)?;
+            (Some(program), Output::of_program(stdin)?)
+        }
+        None => (None, Output::stdout()?),
+    };
+    let pid = program.as_ref().and_then(Program::pid);
+    let (told_to, mut told) = mpsc::channel(RESULTS_MAX);
     let bus = leader.bus().clone();
     let clock = Clock::default();
     let (to, mut events) = mpsc::channel(EVENTS_MAX);
@@ -67,9 +84,13 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
         machine,
         clock,
         output,
+        role: plan.role.clone(),
         to,
         pushes: None,
         followed: None,
+        program,
+        told_to,
+        results: VecDeque::new(),
         blocked: false,
         registered: false,
         said_missed: Vec::new(),
@@ -83,13 +104,24 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
     let nobody_at = Instant::now() + NOBODY_AFTER;
     let mut interrupted = None;
     let mut gone = false;
+    let mut ended = None;
     let mut leave_at = None;
     loop {
         head.write_lines().await?;
         if let Some(end) = head.end.take() {
-            return match interrupted {
-                Some(signal) => Ok(Exit::signal(signal)),
-                None => exit_of(end, &head),
+            if pid.is_some() && ended.is_none() {
+                if end != End::Done || interrupted.is_some() {
+                    exec::ask_to_end(pid);
+                }
+                ended = last_word(&mut told).await;
+                if ended.is_none() {
+                    exec::ask_to_end(pid);
+                }
+            }
+            return match (interrupted, ended) {
+                (Some(signal), _) => Ok(Exit::signal(signal)),
+                (None, Some(exit)) => Ok(exit),
+                (None, None) => exit_of(end, &head),
             };
         }
         let wait = head.machine.deadline().map_or(IDLE, |at_ms| Duration::from_millis(at_ms.saturating_sub(head.clock.now_ms())));
@@ -100,12 +132,22 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
                 leave_at.get_or_insert(Instant::now() + Duration::from_millis(LEAVE_MS));
                 head.step(Event::Leave).await?;
             }
+            () = head.output.gone(), if !gone && pid.is_some() => gone = true,
             () = head.output.gone(), if !gone => {
                 gone = true;
                 leave_at.get_or_insert(Instant::now() + Duration::from_millis(LEAVE_MS));
                 head.reader_gone().await?;
             }
             Some(event) = events.recv() => head.step(event).await?,
+            Some(what) = told.recv(), if head.results.len() < RESULTS_MAX => match what {
+                Told::Result(line) => head.results.push_back(line),
+                Told::Ended(exit) => {
+                    ended = Some(exit);
+                    leave_at.get_or_insert(Instant::now() + Duration::from_millis(LEAVE_MS));
+                    head.step(Event::Leave).await?;
+                }
+                Told::Over(failure) => return Err(failure),
+            },
             () = head.output.room(), if head.blocked => {
                 head.blocked = false;
                 head.step(Event::Room).await?;
@@ -115,6 +157,20 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
             () = sleep_until(leave_at.unwrap_or(nobody_at)), if leave_at.is_some() => head.end = Some(End::Done),
         }
     }
+}
+
+/// How the program of `--exec` ended, if it does so soon: its session is over.
+async fn last_word(told: &mut mpsc::Receiver<Told>) -> Option<Exit> {
+    let ended = async {
+        loop {
+            match told.recv().await? {
+                Told::Ended(exit) => return Some(exit),
+                Told::Result(_) => {}
+                Told::Over(_) => return None,
+            }
+        }
+    };
+    timeout(Duration::from_millis(LEAVE_MS), ended).await.ok().flatten()
 }
 
 fn exit_of(end: End, head: &Head) -> Result<Exit, Failure> {
@@ -180,6 +236,7 @@ impl Head {
                     complain("no agent is in service yet; waiting for one");
                 }
                 self.registered = true;
+                self.serve_program()?;
             }
             Effect::Waiting(why) => {
                 self.registered = true;
@@ -189,6 +246,26 @@ impl Head {
             }
             Effect::End(end) => self.end = Some(end),
         }
+        Ok(())
+    }
+
+    /// Gives the program of `--exec` a seat in the session, once there is one.
+    fn serve_program(&mut self) -> Result<(), Failure> {
+        let Some(program) = self.program.take() else { return Ok(()) };
+        let (session, session_no) = self.machine.session();
+        let seat = Seat {
+            framework: self.machine.framework().clone(),
+            session: session.clone(),
+            session_no,
+            member: Some(Nonce::fresh(random()?, random()?)),
+            role: self.role.clone(),
+        };
+        let (leader, keeper) = (self.leader.clone(), seat.clone());
+        tokio::task::spawn_local(async move {
+            let refusal = keeper.keep(&leader).await;
+            complain(&refusal.message);
+        });
+        tokio::task::spawn_local(program.serve(self.leader.clone(), seat, self.told_to.clone()));
         Ok(())
     }
 
@@ -212,6 +289,11 @@ impl Head {
 
     /// What the reader took before it went counts: that may still be used.
     async fn reader_gone(&mut self) -> Result<(), Failure> {
+        if self.args.exec.is_some() {
+            // A program that reads no more may still make calls; its end is what counts.
+            self.results.clear();
+            return self.step(Event::Blocked).await;
+        }
         self.step(Event::Tick { unread: self.output.unread() }).await?;
         self.step(Event::ReaderGone).await
     }
@@ -220,6 +302,20 @@ impl Head {
     async fn write_lines(&mut self) -> Result<(), Failure> {
         if self.blocked || self.output.flush()? != Sent::Yes {
             return Ok(());
+        }
+        while let Some(text) = self.results.front() {
+            let bytes = text.len() as u64;
+            match self.output.line(text)? {
+                Sent::Yes => {
+                    self.results.pop_front();
+                    self.step(Event::Wrote { bytes }).await?;
+                }
+                Sent::NoRoom => {
+                    self.blocked = true;
+                    return self.step(Event::Blocked).await;
+                }
+                Sent::ReaderGone => return self.reader_gone().await,
+            }
         }
         loop {
             let now_ms = self.clock.now_ms();

@@ -15,7 +15,7 @@ mod statuses;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::id::{FrameworkId, OfferId, TaskId};
+use crate::id::{FrameworkId, Nonce, OfferId, TaskId};
 use crate::wire::Wall;
 use crate::wire::call::Call;
 use crate::wire::line::{HeartbeatLine, Line, OfferLine, RescindLine, SessionName, UpdateLine};
@@ -156,6 +156,11 @@ impl Offerer {
     /// The framework's id.
     pub fn framework(&self) -> &FrameworkId {
         &self.framework
+    }
+
+    /// Our session, and which of its framework it is.
+    pub fn session(&self) -> (&Nonce, u64) {
+        (&self.config.session, self.session_no)
     }
 
     /// How many offers are held.

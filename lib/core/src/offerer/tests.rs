@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::id::{AgentId, MasterId, Name, Nonce, Principal};
+use crate::id::{AgentId, MasterId, Name, Principal};
 use crate::resources::{Milli, Request, Resources};
 use crate::role::Role;
 use crate::task::TaskState;

@@ -1,0 +1,105 @@
+//! `--exec`: one program is the whole framework. Lines go to its standard input, calls come from its standard output.
+
+use std::process::Stdio;
+
+use meso_cli::client::{Leader, Scheduler, Seat};
+use meso_cli::{Exit, Failure, LineIn, LineRead, Until, complain, io_text, json_text};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::mpsc;
+
+/// How many answers wait for the program to read them; beyond it no more of its calls are read.
+pub const RESULTS_MAX: usize = 256;
+
+/// What comes of the program.
+pub enum Told {
+    /// The answer to one of its calls, as a line.
+    Result(String),
+    /// It ended, so.
+    Ended(Exit),
+    /// Nothing can be done for it any more.
+    Over(Failure),
+}
+
+/// The program.
+pub struct Program {
+    child: Child,
+    calls: Option<ChildStdout>,
+    pid: Option<Pid>,
+}
+
+impl Program {
+    /// Starts it by the shell; gives what its lines are written to.
+    ///
+    /// # Errors
+    /// There is no shell, or no process is to be had.
+    pub fn start(command: &str) -> Result<(Self, ChildStdin), Failure> {
+        let failure = |error: &std::io::Error| Failure::failed(format!("cannot run {}: {}", meso_core::json::quoted(command), io_text(error)));
+        let mut child = Command::new("/bin/sh").args(["-c", command]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|error| failure(&error))?;
+        let (Some(stdin), Some(calls)) = (child.stdin.take(), child.stdout.take()) else { return Err(Failure::internal("a program without pipes")) };
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        Ok((Program { child, calls: Some(calls), pid }, stdin))
+    }
+
+    /// By what it can be asked to end.
+    pub fn pid(&self) -> Option<Pid> {
+        self.pid
+    }
+
+    /// Makes its calls, in the seat of a member of our session, until it ends.
+    pub async fn serve(mut self, leader: Leader, seat: Seat, to: mpsc::Sender<Told>) {
+        let told = match self.make_calls(&leader, &seat, &to).await {
+            Err(failure) => Told::Over(failure),
+            Ok(()) => match self.child.wait().await {
+                Ok(status) => Told::Ended(exit_of(status)),
+                Err(error) => Told::Over(Failure::failed(format!("cannot wait for the program: {}", io_text(&error)))),
+            },
+        };
+        // With its last word the work is done, and the session ends for all.
+        if let Err(failure) = seat.leave(&leader).await {
+            complain(failure.what());
+        }
+        let _ = to.send(told).await;
+    }
+
+    async fn make_calls(&mut self, leader: &Leader, seat: &Seat, to: &mpsc::Sender<Told>) -> Result<(), Failure> {
+        let mut scheduler = Scheduler::new(leader.clone(), Some(seat.clone()), false)?;
+        let Some(calls) = self.calls.take() else { return Ok(()) };
+        let mut lines = LineIn::of(Box::new(calls), "the program", Until::Newline);
+        while let Some(read) = lines.next().await? {
+            let (number, bytes) = match read {
+                LineRead::Line { number, bytes } => (number, bytes),
+                LineRead::TooLong { number, bytes } => {
+                    complain(&format!("line {number} of the program: {bytes} bytes are too long for a line"));
+                    continue;
+                }
+            };
+            let result = scheduler.line(number, &bytes).await?;
+            if let Some(why) = &result.bad {
+                complain(&format!("line {number} of the program: {why}"));
+            }
+            if !result.ignored && to.send(Told::Result(json_text(&result)? + "\n")).await.is_err() {
+                return Ok(());
+            }
+            // What it launched is told by update lines; nobody waits for it here.
+            scheduler.launched.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Asks the program to end.
+pub fn ask_to_end(pid: Option<Pid>) {
+    if let Some(pid) = pid {
+        // One that has ended already needs no asking.
+        let _ = kill_process(pid, Signal::TERM);
+    }
+}
+
+fn exit_of(status: std::process::ExitStatus) -> Exit {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::task(u8::try_from(code).unwrap_or(u8::MAX)),
+        (None, signal) => Exit::signal(signal.and_then(|signal| u8::try_from(signal).ok()).unwrap_or_default()),
+    }
+}
