@@ -241,3 +241,94 @@ meso-wait "$id"; check 'the record knows it' 9 $?
 "#,
     );
 }
+
+/// Shows that meso-launch -O runs its command on offers that it reads, ends the pipeline, and says what was wrong with the rest.
+#[test]
+fn on_offers_that_are_read() {
+    on_a_cluster(
+        2,
+        r#"
+set -o pipefail
+small="-R cpus=0.1,mem=32M"
+out=$(meso-offer | timeout 60 meso-launch -O $small -- sh -c 'echo hello; exit 3'); check 'its code, through the whole pipe' 3 $?
+check 'its output' hello "$out"
+out=$(meso-offer | timeout 60 meso-launch -O $small -n 5 -- sh -c 'echo $MESO_INDEX of $MESO_COUNT' | sort); check 'several' 0 $?
+check 'each once' "$(for i in 1 2 3 4 5; do echo "$i of 5"; done)" "$out"
+out=$(meso-offer | timeout 60 meso-launch -O $small -n 2 --per-offer 1 --report report -- true); check 'one for each offer' 0 $?
+check 'two agents' 2 "$(jq -r .agent report | sort -u | wc -l)"
+id=$(meso-offer | timeout 60 meso-launch -O $small -d -- sh -c 'sleep 0.5; exit 9'); check 'detached' 0 $?
+meso-wait -q "$id"; check 'and it runs on' 9 $?
+timeout 60 meso-launch -O -- true < /dev/null 2> said; check 'no offers' 75 $?
+check 'that is said' 1 "$(grep -c 'the offers ended before one was found that fits' said)"
+printf 'nonsense\n{"meso":"hello/1"}\n[]\n{"meso":"offer/1","id":"offer_0000000000"}\n' | timeout 60 meso-launch -O -- true 2> said; check 'nothing but bad lines' 75 $?
+check 'each is said' "1 3 4" "$(sed -n 's/.*: line \([0-9]*\): .*/\1/p' said | tr '\n' ' ' | sed 's/ $//')"
+echo nonsense | timeout 60 meso-launch -O --strict -- true 2> said; check 'strictly' 65 $?
+# An offer that was used before: how it went, and what to do about a filter that is slow.
+meso-offer | head -1 > line & feed=$!
+soon test -s line
+timeout 60 meso-launch -O $small -- true < line; check 'a line from a file' 0 $?
+timeout 60 meso-launch -O $small -- true < line 2> said; check 'the same again' 75 $?
+check 'how it went' 1 "$(grep -c 'line 1: offer .* \(was accepted\|was declined\|is not known\)' said)"
+check 'and the way out' 1 "$(grep -c 'jq --unbuffered' said)"
+wait $feed
+# One offer by name, while its session waits.
+meso-offer --hold 20s --once > once; check 'a batch' 0 $?
+timeout 60 meso-launch --offer "$(head -1 once | jq -r .id)" $small -- sh -c 'exit 4'; check 'by its name' 4 $?
+# A tail that is killed takes what it launched along, and ends the head.
+(meso-offer 2> head-said; echo "$?" > head-code) | timeout -s KILL 3 meso-launch -O $small --name orphan -- sleep 300
+# Its session lapses after 15 s.
+for again in 1 2 3; do soon sh -c 'meso-ps -a --state killed -o tsv=name | grep -q orphan'; done
+check 'no orphan runs' 0 "$(meso-ps -o tsv=name | grep -c orphan)"
+soon test -s head-code
+check 'the head has ended' 0 "$(cat head-code)"
+check 'nothing is held' 0 "$(meso-ps offers -q | wc -l)"
+"#,
+    );
+}
+
+/// Shows that meso-launch -O without a command makes the calls that it reads, and says of each what became of it.
+#[test]
+fn calls_that_are_read() {
+    on_a_cluster(
+        1,
+        r#"
+set -o pipefail
+# Ends by itself: the tasks are waited for, then the session is done, and so is the head.
+out=$(meso-offer -R cpus=0.1,mem=32M | head -1 | jq -c --unbuffered 'select(.meso == "offer/1") | . + {tasks: [{name: "a", cmd: "exit 3", cpus: 0.1, mem: 32}, {name: "b", argv: ["true"], cpus: 0.1, mem: 32}]}' | timeout 60 meso-launch -O)
+check 'two tasks on an offer' 0 $?
+check 'the result' '1 true 2' "$(jq -r '"\(.line) \(.ok) \(.tasks | length)"' <<< "$out")"
+check 'what became of them' 'failed finished' "$(meso-ps -a -o tsv=name,state | sort | cut -f2 | paste -sd ' ')"
+mkfifo calls
+meso-offer -R cpus=0.1,mem=32M > offers & head=$!
+timeout 100 meso-launch -O < calls > results 2> said & tail=$!
+exec 3> calls
+say() { printf '%s\n' "$1" >&3; lines=$((lines + 1)); soon sh -c "[ \$(wc -l < results) -ge $lines ]"; }
+field() { tail -1 results | jq -r "$1"; }
+lines=0
+say 'no json'; check 'a bad line' 'false bad_line' "$(field '"\(.ok) \(.code)"')"
+say '{"meso":"reconcile/1"}'; check 'before a session' bad_line "$(field .code)"
+soon test -s offers
+first=$(jq -r 'select(.meso == "offer/1") | .id' offers | head -1)
+say '{"meso":"accept/1","offers":["'"$first"'"],"ops":[{"reserve":{}}]}'; check 'what is not there yet' unsupported "$(field .code)"
+say '{"meso":"accept/1","offers":["'"$first"'"],"ops":[{"launch":[{"cmd":"true","image":"x","cpus":0.1}]}]}'; check 'nor that' unsupported "$(field .code)"
+say '{"meso":"accept/1","offers":["'"$first"'"],"ops":[{"launch":[{"cmd":"true"}]}]}'; check 'a task without processors' bad_line "$(field .code)"
+say '{"meso":"accept/1","offers":["'"$first"'"],"ops":[{"launch":[{"id":"my-task","cmd":"sleep 300","cpus":0.1,"mem":32}]}]}'; check 'a task of my own name' 'true my-task' "$(field '"\(.ok) \(.tasks[0])"')"
+say '{"meso":"accept/1","offers":["'"$first"'"],"ops":[]}'; check 'an offer only once' offer_gone "$(field .code)"
+soon sh -c 'meso-ps -o tsv=id,state | grep -q "my-task.running"'
+say '{"meso":"update/1","task":"my-task"}'; check 'an event asks for nothing' 'true true' "$(field '"\(.ok) \(.ignored)"')"
+say '{"meso":"reconcile/1","tasks":["my-task","no-such"]}'; check 'asked' true "$(field .ok)"
+say '{"meso":"kill/1","tasks":["my-task"],"grace":"1s"}'; check 'killed' true "$(field .ok)"
+soon sh -c 'meso-ps -a -o tsv=id,state | grep -q "my-task.killed"'
+say '{"meso":"kill/1","tasks":["my-task"]}'; check 'only once' unknown_task "$(field .code)"
+say '{"meso":"decline/1","offers":["offer_0000000000"]}'; check 'an offer that nobody made' offer_gone "$(field .code)"
+say '{"meso":"suppress/1"}'; check 'suppressed' true "$(field .ok)"
+say '{"meso":"revive/1"}'; check 'revived' true "$(field .ok)"
+say '{"meso":"message/1","task":"my-task"}'; check 'nobody to take it' no_executor "$(field .code)"
+say '{"meso":"dance/1"}'; check 'no such call' bad_line "$(field .code)"
+check 'bad lines are said with their numbers' "1 2 5 $lines" "$(sed -n 's/.*: line \([0-9]*\): .*/\1/p' said | paste -sd ' ')"
+exec 3>&-
+wait $tail; check 'the end of the calls' 0 $?
+wait $head; check 'is the end of the head' 0 $?
+"#,
+    );
+}

@@ -132,8 +132,6 @@ pub fn agent_row(agent: &AgentRow, now_ms: u64) -> Row {
 pub fn framework_row(framework: &FrameworkRow, now_ms: u64) -> Row {
     let since_ms = now_ms.saturating_sub(framework.age_ms);
     let used = &framework.used;
-    // The leader counts the share in thousandths; a share is a part of one.
-    let share = Milli::from_milli(framework.share.as_f64().round() as i64).unwrap_or(Milli::ZERO);
     Row::of("framework/1")
         .with("id", &framework.id)
         .with("framework", &framework.id)
@@ -142,7 +140,7 @@ pub fn framework_row(framework: &FrameworkRow, now_ms: u64) -> Row {
         .with("principal", &framework.principal)
         .with("state", &framework.state)
         .with("who", &framework.who)
-        .with("share", share)
+        .with("share", framework.share)
         .with("cpus", used.get("cpus"))
         .with("mem", used.get("mem"))
         .with("disk", used.get("disk"))

@@ -157,7 +157,7 @@ pub struct FrameworkRow {
     pub state: String,
     /// Who runs it.
     pub who: String,
-    /// Its dominant share of the cluster, in thousandths.
+    /// Its dominant share of the cluster, from 0 to 1.
     pub share: Milli,
     /// What its tasks hold.
     pub used: Quantities,
