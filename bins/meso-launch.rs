@@ -8,6 +8,8 @@ mod offers;
 mod outcome;
 #[path = "launch/output.rs"]
 mod output;
+#[path = "launch/overheard.rs"]
+mod overheard;
 #[path = "launch/plan.rs"]
 mod plan;
 #[path = "launch/preview.rs"]

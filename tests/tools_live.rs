@@ -271,6 +271,10 @@ timeout 60 meso-launch -O $small -- true < line 2> said; check 'the same again' 
 check 'how it went' 1 "$(grep -c 'line 1: offer .* \(was accepted\|was declined\|is not known\)' said)"
 check 'and the way out' 1 "$(grep -c 'jq --unbuffered' said)"
 wait $feed
+# The likely slip is noticed, and what else comes in is left for others.
+meso-offer | timeout 60 meso-launch $small -- sleep 1 2> said; check 'without -O' 0 $?
+check 'it is said' 1 "$(grep -c 'meso-launch -O, which launches on these' said)"
+seq 3 | (timeout 60 meso-launch $small -- true 2> said; cat > rest); check 'numbers are no offers' '0 3' "$(wc -c < said) $(wc -l < rest)"
 # One offer by name, while its session waits.
 meso-offer --hold 20s --once > once; check 'a batch' 0 $?
 timeout 60 meso-launch --offer "$(head -1 once | jq -r .id)" $small -- sh -c 'exit 4'; check 'by its name' 4 $?

@@ -25,6 +25,7 @@ use crate::Args;
 use crate::hearing::{hear_pushes, hear_statuses};
 use crate::offers::{Offers, complain_of_line, own_seat};
 use crate::outcome::{Report, failure_of, reason_of};
+use crate::overheard::mind_stdin;
 use crate::output::{Ended, Order, Printed, copy, print};
 use crate::plan::{Plan, Source};
 use crate::signals::{HUP, INT, USR1, USR2};
@@ -102,6 +103,9 @@ struct Run {
 pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
     let leader = Leader::connect_to_stay(&plan.access).await?;
     let own = own_seat(plan.role.clone())?;
+    if !args.quiet && !args.stdin && !args.each.iter().chain(&args.each0).any(|path| path.as_os_str() == "-") {
+        tokio::task::spawn_local(mind_stdin());
+    }
     run_in(args, plan, leader, own, None, signals::listen()?).await
 }
 
