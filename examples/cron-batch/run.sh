@@ -38,6 +38,11 @@ expect_silence
     cmp - "$work/out/sums"
 echo 'a good day: code 0, no mail, and the checksums of a run without a cluster'
 
+# Which framework the tasks so far are of; it is there also while no run goes on.
+framework() { meso-ps frameworks -o tsv=name,id,state | awk '$1 == "nightly" { print $2, $3 }'; }
+first=$(framework)
+[[ $first == fw_*' disconnected' ]] || { printf 'cron-batch: the framework is %s\n' "$first" >&2; exit 1; }
+
 as_cron NIGHTLY_TIMEOUT=1ms
 expect 124 'code 124' 'too slow'
 
@@ -62,3 +67,20 @@ exec 8>&-
 as_cron
 expect_silence
 echo 'the next good day: code 0, no mail'
+
+# Whatever holds the name elsewhere, from another machine say, is one run too many as well.
+meso-launch -q --framework nightly -- sleep 600 &
+holder=$!
+for _ in {1..100}; do
+    [[ $(framework) != *' connected' ]] || break
+    sleep 0.1
+done
+as_cron
+kill "$holder"
+wait "$holder" || true
+expect 75 'nightly is held by' 'the name is held elsewhere'
+
+[ "$(framework)" = "$first" ] || { printf 'cron-batch: the framework was %s and is %s\n' "$first" "$(framework)" >&2; exit 1; }
+meso-kill -q --framework nightly
+[ -z "$(framework)" ]
+echo 'all of it was one framework, which can be ended for good'
