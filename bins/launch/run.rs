@@ -153,6 +153,7 @@ async fn run_in(args: Args, plan: Plan, leader: Leader, seat: Seat, offers: Opti
             session: seat.session.clone(),
             session_no: seat.session_no,
             member: seat.member.clone(),
+            guest: args.offer.is_some(),
             per_offer_max: args.per_offer.unwrap_or(u32::MAX),
             name: plan.framework.clone(),
             role: seat.role.clone(),

@@ -41,6 +41,8 @@ pub struct Config {
     pub session_no: u64,
     /// This process, where it joins a session that another began: then offers are handed in, not asked for.
     pub member: Option<Nonce>,
+    /// It joins for one launch only, and leaves the session as it is.
+    pub guest: bool,
     /// How many tasks one offer is used for at most.
     pub per_offer_max: u32,
     /// A durable name, if asked for.
@@ -414,6 +416,7 @@ impl Launcher {
             session: self.config.session.clone(),
             session_no: self.session_no,
             member: self.config.member.clone(),
+            guest: self.config.guest,
             takeover: false,
             name: self.config.name.clone(),
             role: self.config.role.clone(),

@@ -128,6 +128,7 @@ impl World {
             session: Nonce::fresh(self.seed.draw(), self.seed.draw()),
             session_no: 0,
             member: None,
+            guest: false,
             per_offer_max: u32::MAX,
             name: site.name.clone(),
             role: Default::default(),

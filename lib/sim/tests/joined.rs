@@ -20,6 +20,7 @@ fn joined(jobs: u64, per_offer_max: u32) -> (Launcher, Calls) {
         session: nonce(50),
         session_no: 3,
         member: Some(nonce(7)),
+        guest: false,
         per_offer_max,
         name: None,
         role: Default::default(),

@@ -170,7 +170,8 @@ fn subscribe(session: u64) -> Subscribe {
         session: nonce(session),
         session_no: 0,
         member: None,
-        takeover: false,
+        guest: false,
+            takeover: false,
         name: None,
         role: Default::default(),
         who: format!("who-{session}"),
@@ -227,6 +228,21 @@ fn the_tail_ends_the_pipeline() {
     assert!(leader.pushed.contains(&Push::Removed { session: nonce(50), reason: "done".to_owned() }));
     assert_eq!((leader.held(), leader.killed.len()), (0, 1), "what was held is free, and what an unnamed framework left running ends");
     assert_eq!(code(&leader.beat(None, false)), Some(RefusalCode::UnknownFramework));
+}
+
+/// Shows that one who came for a single launch leaves the session as it is.
+#[test]
+fn a_guest_ends_nothing() {
+    let mut leader = Leader::new(2);
+    let offers = leader.head(16);
+    leader.call(Call::Subscribe(Subscribe { member: Some(nonce(7)), guest: true, session_no: 1, ..subscribe(50) }));
+    assert!(matches!(leader.launch(&offers[0], 1, 7), Answer::Accepted { .. }));
+    leader.beat(Some(7), true);
+    leader.call(Call::Return { offers: vec![offers[1].id.clone()], refuse_ms: 0 });
+    assert!(!leader.offers().is_empty(), "that a guest wants no more says nothing of the session");
+    leader.leave(Some(7), 0);
+    assert_eq!(leader.beat(None, false), Answer::Done {});
+    assert!(leader.held() > 0 && leader.killed.is_empty());
 }
 
 /// Shows that a session lives while one member beats, that a member that is silent is not one any more, and that what it launched ends.

@@ -62,6 +62,7 @@ impl Seat {
             session: self.session.clone(),
             session_no: self.session_no,
             member: self.member.clone(),
+            guest: false,
             takeover: false,
             name: None,
             role: self.role.clone(),

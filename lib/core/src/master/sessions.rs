@@ -40,16 +40,18 @@ pub(super) struct Member {
     until_ms: u64,
     /// It could launch no more now.
     sated: bool,
+    /// It came for one launch, and the session goes on without it.
+    guest: bool,
 }
 
 impl Session {
-    /// Whether anybody joined.
+    /// Whether anybody joined to stay.
     fn is_joined(&self) -> bool {
         self.joined().next().is_some()
     }
 
     fn joined(&self) -> impl Iterator<Item = &Member> {
-        self.members.iter().filter(|(member, _)| **member != self.nonce).map(|(_, member)| member)
+        self.members.iter().filter(|(member, seat)| **member != self.nonce && !seat.guest).map(|(_, seat)| seat)
     }
 
     /// Whether somebody joined and nobody of them could launch more.
@@ -121,7 +123,7 @@ impl Lead {
         if members.len() >= MEMBERS_MAX && !members.contains_key(&member) {
             return refused(RefusalCode::Busy, format!("a session has at most {MEMBERS_MAX} members"));
         }
-        members.entry(member).and_modify(|seat| seat.until_ms = until_ms.max(seat.until_ms)).or_insert(Member { until_ms, sated: false });
+        members.entry(member).and_modify(|seat| seat.until_ms = until_ms.max(seat.until_ms)).or_insert(Member { until_ms, sated: false, guest: call.guest && call.member.is_some() });
         let no = same_no.unwrap_or(if call.session_no > 0 { call.session_no } else { entry.session_no + 1 });
         let who = match same {
             Some(session) if joins => session.who.clone(),
@@ -244,7 +246,7 @@ impl Lead {
         let at_ms = self.now_ms + hold_ms.min(HOLD_MS_MAX);
         let session = self.frameworks.get_mut(framework).and_then(|entry| entry.session.as_mut());
         if let Some(session) = session.filter(|session| hold_ms > 0 && session.nonce == *member) {
-            session.members.insert(member.clone(), Member { until_ms: at_ms, sated: false });
+            session.members.insert(member.clone(), Member { until_ms: at_ms, sated: false, guest: false });
             // What is armed may be for a later time.
             return self.timer(hold_ms.min(HOLD_MS_MAX), Timer::Session(framework.clone()));
         }
@@ -266,15 +268,13 @@ impl Lead {
     /// A member is no more. The session ends with its last member, and with the last that joined: then the work is done.
     fn member_gone(&mut self, framework: &FrameworkId, member: &Nonce, reason: &str) {
         let Some(session) = self.frameworks.get_mut(framework).and_then(|entry| entry.session.as_mut()) else { return };
-        if session.members.remove(member).is_none() {
-            return;
-        }
+        let Some(seat) = session.members.remove(member) else { return };
         let joined = *member != session.nonce;
         if session.members.is_empty() {
             // Nobody is left to be told; one who was only out of reach comes back and subscribes.
             return self.disconnect(framework);
         }
-        if joined && !session.is_joined() {
+        if joined && !seat.guest && !session.is_joined() {
             let session = session.nonce.clone();
             self.push(framework, Push::Removed { session, reason: reason.to_owned() });
             return self.disconnect(framework);

@@ -87,6 +87,7 @@ impl Offerer {
             session: self.config.session.clone(),
             session_no: self.session_no,
             member: None,
+            guest: false,
             takeover: self.config.takeover && self.session_no == 0,
             name: self.config.name.clone(),
             role: self.config.role.clone(),

@@ -204,6 +204,9 @@ pub struct Subscribe {
     /// Who joins a session that another process began: what it said of demand and role stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<Nonce>,
+    /// Joins for one launch only: the session's work is not done when it leaves.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub guest: bool,
     /// A name that is held is taken from its holder.
     #[serde(default, skip_serializing_if = "is_false")]
     pub takeover: bool,
