@@ -9,10 +9,12 @@ use meso_core::id::FrameworkId;
 use meso_core::offerer::Event;
 use meso_core::wire::call::Push;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// Pause before the record is opened again, or the leader asked again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often to look whether all agents have told a new leader what they run.
+const RECOVERING: Duration = Duration::from_millis(200);
 
 /// Hands on what the leader sends by itself.
 pub async fn hear_pushes(mut pushes: Subscription, to: mpsc::Sender<Event>) {
@@ -61,8 +63,18 @@ pub async fn hear_statuses(leader: Leader, framework: FrameworkId, mut after: u6
     }
 }
 
-/// Asks which tasks live, until there is an answer.
+/// Asks which tasks live, until there is an answer. A new leader learns it from the agents, which is waited for.
 pub async fn snapshot(leader: Leader, to: mpsc::Sender<Event>) {
+    let patience = Duration::from_millis(PATIENCE_MS);
+    let begun = Instant::now();
+    while begun.elapsed() < patience {
+        match leader.agents(patience).await {
+            Ok(agents) if agents.iter().all(|agent| agent.state != "recovering") => break,
+            // Asked again below, where it is said.
+            Err(_) => break,
+            Ok(_) => sleep(RECOVERING).await,
+        }
+    }
     loop {
         match leader.tasks("", Duration::from_millis(PATIENCE_MS)).await {
             Ok(rows) => {

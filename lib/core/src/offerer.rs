@@ -90,6 +90,8 @@ pub struct Offerer {
     demand_at_ms: u64,
     /// Somebody said that we want nothing.
     suppressed: bool,
+    /// The tasks that live are asked for and not told yet: whoever acted on an offer now could launch them twice.
+    unsynced: bool,
     held: Held,
     lines: VecDeque<Line>,
     statuses: Statuses,
@@ -135,6 +137,7 @@ impl Offerer {
             demanding: false,
             demand_at_ms: now_ms,
             suppressed: false,
+            unsynced: false,
             held: Held::default(),
             lines: VecDeque::new(),
             following: false,
@@ -278,7 +281,7 @@ impl Offerer {
 
     /// Whether offers may be handed out: of a batch, only once it is whole.
     fn may_offer(&self) -> bool {
-        self.subscribed && (self.config.once.is_none() || self.releasing)
+        self.subscribed && !self.unsynced && (self.config.once.is_none() || self.releasing)
     }
 
     fn has_enough(&self) -> bool {

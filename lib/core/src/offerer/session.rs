@@ -189,6 +189,7 @@ impl Offerer {
                     let session = SessionName::new(&self.config.session, self.session_no);
                     let hello = HelloLine { meso: "hello/1", framework: self.framework.clone(), session, name: self.config.name.clone(), recovered: self.recovered, heartbeat_ms: self.beat_ms };
                     self.push_line(Line::Hello(hello));
+                    self.unsynced = true;
                     out.push(Effect::Snapshot);
                 }
                 if self.config.shows.updates && !self.following {
@@ -279,6 +280,7 @@ impl Offerer {
             // Told whole, however many there are: a part of it would be taken for all.
             self.lines.push_back(Line::Task(Box::new(TaskLine::new(update))));
         }
+        self.unsynced = false;
         self.lines.push_back(Line::Synced(SyncedLine { meso: "synced/1", tasks: told }));
     }
 }

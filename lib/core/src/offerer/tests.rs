@@ -100,6 +100,7 @@ impl Rig {
         let mut rig = Rig::new(config);
         rig.tick();
         rig.answer_subscribe(1, false);
+        rig.step(Event::Snapshot(Vec::new()));
         rig.take_lines(Some(0));
         rig
     }
@@ -227,10 +228,11 @@ fn offers_become_lines() {
     assert_eq!(rig.machine.line(0, Wall(0)), None);
     rig.answer_subscribe(1, false);
     rig.offer([1, 2]);
+    rig.step(Event::Snapshot(Vec::new()));
     let lines = rig.take_lines(Some(0));
-    assert!(matches!(lines[0], Line::Hello(ref hello) if !hello.recovered), "{lines:?}");
+    assert!(matches!(&lines[..2], [Line::Hello(hello), Line::Synced(_)] if !hello.recovered), "{lines:?}");
     assert_eq!(ids(&lines), ["offer_1", "offer_2"]);
-    assert!(matches!(&lines[2], Line::Offer(line) if line.seq == 2 && line.expires_ms == 1_030_000 && line.ts_ms == 1_000_000), "{lines:?}");
+    assert!(matches!(&lines[3], Line::Offer(line) if line.seq == 2 && line.expires_ms == 1_030_000 && line.ts_ms == 1_000_000), "{lines:?}");
     assert_eq!(rig.effects, [Effect::Registered { agents: 1 }, Effect::Snapshot, Effect::Follow { after: 7 }]);
 }
 
@@ -531,10 +533,11 @@ fn a_held_name() {
     assert_eq!(rig.effects, [Effect::Waiting("why".to_owned())]);
     rig.answer_subscribe(1, true);
     assert_eq!(rig.wants(), Some(true));
+    rig.offer([1]);
+    assert!(matches!(rig.take_lines(Some(0))[..], [Line::Hello(_)]), "no offer before it is known what lives");
     rig.step(Event::Snapshot(vec![update("t1", 1, TaskState::Running), update("t2", 3, TaskState::Failed)]));
     let lines = rig.take_lines(Some(0));
-    assert!(matches!(lines[0], Line::Hello(ref hello) if hello.recovered), "{lines:?}");
-    assert!(matches!(&lines[1..], [Line::Task(task), Line::Synced(synced)] if task.task.as_str() == "t1" && synced.tasks == 1), "{lines:?}");
+    assert!(matches!(&lines[..], [Line::Task(task), Line::Synced(synced), Line::Offer(_)] if task.task.as_str() == "t1" && synced.tasks == 1), "{lines:?}");
 }
 
 /// Shows that a suppressed framework tells a new leader so, and that a revived one wants again.
