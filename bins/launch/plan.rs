@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use meso_cli::{Access, Failure, Item, LineIn, LineRead, Until, complain, has_placeholder, in_argv, in_shell, read_env_file, setting};
+use meso_cli::{Access, DEFAULT_REQUEST, Failure, Item, LineIn, LineRead, Until, complain, has_placeholder, in_argv, in_shell, read_env_file, setting};
 use meso_core::condition::Condition;
 use meso_core::duration::parse_duration;
 use meso_core::id::Name;
@@ -14,8 +14,6 @@ use meso_core::wire::{Span, TASK_BYTES_MAX, Task};
 
 use crate::Args;
 
-/// What a task needs if nobody says: one processor and 256 MiB.
-const DEFAULT_REQUEST: &str = "cpus=1,mem=256M";
 /// The most copies of -n.
 const COPIES_MAX: u64 = 10_000_000;
 

@@ -1,6 +1,6 @@
 //! What one run of meso-offer is to do, read from its flags and checked before anything is done.
 
-use meso_cli::{Access, Failure, Format, random, who};
+use meso_cli::{Access, DEFAULT_REQUEST, Failure, Format, random, who};
 use meso_core::condition::Condition;
 use meso_core::id::{FrameworkId, Name, Nonce};
 use meso_core::offerer::{Config, Once, Shows};
@@ -30,7 +30,7 @@ impl Plan {
     pub fn from_args(args: &Args) -> Result<Self, Failure> {
         let access = args.bus.access()?;
         let request = parse_request(&args.resources.join(",")).map_err(|error| Failure::usage(format!("-R: {error}")).hint("-R cpus=1,mem=512M"));
-        let request = if args.resources.is_empty() { Request::default() } else { request? };
+        let request = if args.resources.is_empty() { Request::default() } else { whole(request?)? };
         let condition = Condition::parse(args.condition.as_deref().unwrap_or_default());
         let condition = condition.map_err(|error| Failure::usage(format!("--where: {error}")).hint("--where 'attr.rack == \"r1\" && cpus >= 4'"))?;
         let role = match args.role.clone().or_else(|| access.config.role.clone()) {
@@ -71,6 +71,18 @@ impl Plan {
             once: args.once.then_some(Once { min: args.min as usize, wait_ms: args.wait, hold_ms: args.hold }),
         })
     }
+}
+
+/// With processors and memory of a task that says nothing of them: an offer without any would be of no use.
+fn whole(mut request: Request) -> Result<Request, Failure> {
+    let default = parse_request(DEFAULT_REQUEST).map_err(|error| Failure::internal(format!("built-in: {error}")))?;
+    if request.cpus.is_zero() {
+        request.cpus = default.cpus;
+    }
+    if request.mem.is_zero() {
+        request.mem = default.mem;
+    }
+    Ok(request)
 }
 
 fn shows(args: &Args) -> Shows {

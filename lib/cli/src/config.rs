@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// What a task needs if nobody says: one processor and 256 MiB.
+pub const DEFAULT_REQUEST: &str = "cpus=1,mem=256M";
 /// A larger configuration file is not one.
 const CONFIG_BYTES_MAX: u64 = 64 * 1024;
 /// The keys, for the message about one that is not among them.

@@ -30,7 +30,7 @@ mod table;
 mod template;
 
 pub use bus_args::{Access, BusArgs, DEFAULT_URL};
-pub use config::Config;
+pub use config::{Config, DEFAULT_REQUEST};
 pub use env_file::{BadEnv, read_env_file, setting};
 pub use exit::{Exit, Failure, FailureKind, ToolKind, io_text};
 pub use format::{BadFormat, Column, Format, Listing, OutputArgs, Row, stdout_is_terminal};
