@@ -33,6 +33,8 @@ start() {
     setsid "$here/keeper" web 3 "echo \$MESO_TASK_NAME \$MESO_TASK_ID >>$work/starts; exec sleep 600" \
         >"$work/$1.log" 2>&1 </dev/null &
     keepers+=($!)
+    # The shell has nothing to say about how it ends.
+    disown
 }
 holder() { meso-ps frameworks -o tsv=name,who,state | awk '$1 == "web" && $3 == "connected" { print $2 }'; }
 
