@@ -12,6 +12,7 @@ fn run(tool: &str, args: &[&str]) -> Output {
     let program = match tool {
         "meso" => env!("CARGO_BIN_EXE_meso"),
         "meso-allocate" => env!("CARGO_BIN_EXE_meso-allocate"),
+        "meso-offer" => env!("CARGO_BIN_EXE_meso-offer"),
         "meso-ps" => env!("CARGO_BIN_EXE_meso-ps"),
         "meso-kill" => env!("CARGO_BIN_EXE_meso-kill"),
         "meso-wait" => env!("CARGO_BIN_EXE_meso-wait"),
@@ -49,6 +50,23 @@ fn wrong_use() {
         ("meso-allocate", &["-o", "json"], 2, "invalid value 'json' for '--output <FORMAT>' [possible values: jsonl, table]"),
         ("meso-allocate", &["snapshot.json"], 2, "unexpected argument 'snapshot.json'"),
         ("meso-allocate", &["--nats", "nats://x"], 2, "unexpected argument '--nats'"),
+        ("meso-offer", &["offer_1"], 2, "unrecognized subcommand 'offer_1'"),
+        ("meso-offer", &["-e", "offer"], 2, "invalid value 'offer' for '--events <KINDS>'"),
+        ("meso-offer", &["-o", "table"], 2, "lines come as jsonl or as tsv=FIELD,FIELD"),
+        ("meso-offer", &["-R", "mem=256m"], 2, "-R: "),
+        ("meso-offer", &["--where", "cpus >"], 2, "--where: "),
+        ("meso-offer", &["--framework", "a.b"], 2, "--framework: "),
+        ("meso-offer", &["--standby"], 2, "the following required arguments were not provided"),
+        ("meso-offer", &["--framework", "f", "--standby", "--takeover"], 2, "cannot be used with"),
+        ("meso-offer", &["--wait", "1s"], 2, "the following required arguments were not provided"),
+        ("meso-offer", &["--once", "-e", "all"], 2, "a batch has offers only"),
+        ("meso-offer", &["--once", "--exec", "true"], 2, "cannot be used with"),
+        ("meso-offer", &["--max-open", "0"], 2, "invalid value '0'"),
+        ("meso-offer", &["--grace", "-1"], 2, ""),
+        ("meso-offer", &["--ack", "never"], 2, "invalid value 'never'"),
+        ("meso-offer", &["decline"], 2, "the following required arguments were not provided"),
+        ("meso-offer", &["decline", "a.b"], 2, "is not an offer id"),
+        ("meso-offer", &["ack", "u_1"], 2, "\"u_1\" is not the \"ack\" of an update line"),
         ("meso-ps", &["snapshot", "-a"], 2, "the snapshot is shown whole"),
         ("meso-ps", &["snapshot", "-q"], 2, "the snapshot is shown whole"),
         ("meso-ps", &["snapshot", "--state", "active"], 2, "the snapshot is shown whole"),
@@ -131,6 +149,10 @@ fn no_bus() {
         ("meso-ps", &[], 69),
         ("meso-ps", &["agents", "-o", "json"], 69),
         ("meso-ps", &["snapshot", "-o", "jsonl"], 69),
+        ("meso-offer", &[], 69),
+        ("meso-offer", &["--once"], 69),
+        ("meso-offer", &["--peek"], 69),
+        ("meso-offer", &["suppress", "f"], 69),
         ("meso-kill", &["task_1"], 69),
         ("meso-kill", &["--framework", "f"], 69),
         ("meso-kill", &["-"], 69),
@@ -209,7 +231,7 @@ fn allocate_is_a_filter() {
 /// Shows that help, version, man page and completions need neither bus nor environment.
 #[test]
 fn help_needs_nothing() {
-    for tool in ["meso", "meso-allocate", "meso-ps", "meso-kill", "meso-wait", "meso-logs", "meso-events"] {
+    for tool in ["meso", "meso-allocate", "meso-offer", "meso-ps", "meso-kill", "meso-wait", "meso-logs", "meso-events"] {
         for args in [&["--help"][..], &["-h"], &["--version"], &["--generate", "man"], &["--generate", "bash"], &["--generate", "zsh"], &["--generate", "fish"]] {
             let output = run(tool, args);
             assert_eq!(output.status.code(), Some(0), "{tool} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
