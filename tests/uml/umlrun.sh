@@ -7,8 +7,8 @@
 #
 #     CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$PWD/tests/uml/umlrun.sh cargo test --release -p meso-cage --test containers
 #
-# Wants the package user-mode-linux. The command sees this machine's files, read-only, under fresh /tmp, /run and
-# /dev/shm; its output and exit status come back. 125 means that the kernel itself did not come to an end.
+# Wants the package user-mode-linux. The command sees this machine's files, read-only, under a fresh /run with
+# TMPDIR in it, and a fresh /dev/shm; its output and exit status come back. 125 means that the kernel itself did not come to an end.
 # UML_MEMORY (1G) and UML_SECONDS (300) bound it.
 set -u
 
@@ -31,9 +31,10 @@ mount -t devtmpfs devtmpfs /dev 2>/dev/null
 mkdir -p /dev/shm
 mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /run
+mkdir /run/tmp
+export TMPDIR=/run/tmp
 mkdir /run/exchange
 mount -t hostfs -o $exchange none /run/exchange
-mount -t tmpfs tmpfs /tmp
 ip link set lo up 2>/dev/null
 cd $(printf '%q' "$PWD") || exit
 bash /run/exchange/command > /run/exchange/stdout 2> /run/exchange/stderr < /dev/null
