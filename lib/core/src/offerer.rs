@@ -99,7 +99,6 @@ pub struct Offerer {
     seen_told: u64,
     seen_at_ms: u64,
     seeing: bool,
-    heartbeat_at_ms: u64,
     given: Option<Given>,
     reader: Reader,
     reader_gone: bool,
@@ -144,7 +143,6 @@ impl Offerer {
             seen_told: 0,
             seen_at_ms: now_ms,
             seeing: false,
-            heartbeat_at_ms: now_ms,
             given: None,
             reader: Reader::new(now_ms),
             reader_gone: false,
@@ -188,11 +186,10 @@ impl Offerer {
         let reader = self.reader.deadline(dropped_in_ms);
         let demand = (!self.demanding).then_some(self.demand_at_ms);
         let beat = (!self.beating).then_some(self.beat_at_ms);
-        let heartbeat = self.config.shows.heartbeats.then_some(self.heartbeat_at_ms);
         let seen = (!self.seeing && self.statuses.seen() > self.seen_told).then_some(self.seen_at_ms);
         let settled = (self.once_until_ms.is_some() && self.has_enough()).then_some(self.last_offer_ms + SETTLE_MS);
         let once = self.once_until_ms.filter(|_| !self.has_enough());
-        [reader, demand, beat, heartbeat, seen, settled, once, self.held.deadline(), self.statuses.deadline()].into_iter().flatten().min()
+        [reader, demand, beat, seen, settled, once, self.held.deadline(), self.statuses.deadline()].into_iter().flatten().min()
     }
 
     /// The next line, if there is one; it counts as given out once [`Event::Wrote`] says that it went out.
@@ -354,12 +351,6 @@ impl Offerer {
         if !self.seeing && seen > self.seen_told && self.seen_at_ms <= now_ms {
             self.seen_at_ms = now_ms + SEEN_MS;
             self.tell_seen(seen, out);
-        }
-        if self.config.shows.heartbeats && self.heartbeat_at_ms <= now_ms {
-            self.heartbeat_at_ms = now_ms + self.beat_ms;
-            if !self.lines.iter().any(|line| matches!(line, Line::Heartbeat(_))) {
-                self.push_line(Line::Heartbeat(HeartbeatLine { meso: "heartbeat/1", ts: String::new(), ts_ms: 0 }));
-            }
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::id::OfferId;
 use crate::offerer::{AGAIN_MS, AGAIN_MS_MAX, Asked, DEMAND_AGAIN_MS, Effect, End, Offerer, STANDBY_MS};
 use crate::wire::call::{Answer, Call, Demand, Push, Subscribe};
-use crate::wire::line::{FailureLine, HelloLine, Line, SessionName, SyncedLine, TaskLine, UpdateLine};
+use crate::wire::line::{FailureLine, HeartbeatLine, HelloLine, Line, SessionName, SyncedLine, TaskLine, UpdateLine};
 use crate::wire::{Offer, PROTOCOL, RefusalCode, Update};
 
 impl Offerer {
@@ -149,6 +149,10 @@ impl Offerer {
             }
             Asked::Beat => {
                 self.beating = false;
+                // Only what the leader answered is a sign of life; when it is written, it says when.
+                if is_done && self.config.shows.heartbeats && !self.lines.iter().any(|line| matches!(line, Line::Heartbeat(_))) {
+                    self.push_line(Line::Heartbeat(HeartbeatLine { meso: "heartbeat/1", ts: String::new(), ts_ms: 0 }));
+                }
                 self.beat_at_ms = now_ms + if is_done { self.beat_ms } else { AGAIN_MS_MAX.min(self.beat_ms) };
             }
             Asked::Seen => {

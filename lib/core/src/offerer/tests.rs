@@ -550,3 +550,21 @@ fn suppressed_and_revived() {
     rig.step(Event::Push(Push::Suppressed { on: false }));
     assert_eq!(rig.wants(), Some(true));
 }
+
+/// Shows that a heartbeat is told when the leader answered, with the time at which it is written, and never without an answer.
+#[test]
+fn heartbeats() {
+    let mut rig = Rig::begun(Config { shows: Shows { heartbeats: true, ..Shows::default() }, ..config() });
+    rig.answer_done();
+    rig.now_ms += 5_000;
+    rig.tick();
+    assert_eq!(rig.take_lines(Some(0)), []);
+    rig.answer_done();
+    let lines = rig.take_lines(Some(0));
+    assert!(matches!(&lines[..], [Line::Heartbeat(line)] if line.ts_ms == 1_005_000 && !line.ts.is_empty()), "{lines:?}");
+    rig.now_ms += 5_000;
+    rig.tick();
+    let beat = *rig.machine.calls.iter().find(|(_, asked)| **asked == Asked::Beat).expect("it beats").0;
+    rig.step(Event::Answer { no: beat, answer: None });
+    assert_eq!(rig.take_lines(Some(0)), []);
+}
