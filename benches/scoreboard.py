@@ -147,6 +147,30 @@ def connected(cluster, count):
     return times
 
 
+OFFERED_S = 5
+
+
+def offers_through_jq(cluster):
+    """Offers a second out of meso-offer, through jq, and back as calls of meso-launch -O, each answered; and jq alone on such lines."""
+    pipe = """meso-offer | jq -c --unbuffered '{meso: "decline/1", offers: [.id], refuse: "0s"}' | meso-launch -O"""
+    env = dict(cluster.env, PATH=f"{BIN}:{os.environ['PATH']}")
+    process = subprocess.Popen(["bash", "-c", pipe], env=env, stdout=subprocess.PIPE, start_new_session=True)
+    count, began = 0, None
+    while began is None or time.perf_counter() - began < OFFERED_S:
+        result = json.loads(process.stdout.readline())
+        if not result["ok"]:
+            raise SystemExit(f"scoreboard: a decline was refused: {result}")
+        began = began or time.perf_counter()
+        count += 1
+    rate = count / (time.perf_counter() - began)
+    os.killpg(process.pid, 15)
+    process.wait(timeout=60)
+    line = subprocess.run(["bash", "-c", "meso-offer | head -n 1"], env=env, stdout=subprocess.PIPE, check=True, timeout=LIMIT_S).stdout
+    began = time.perf_counter()
+    subprocess.run(["jq", "-c", "--unbuffered", "{id}"], input=line * 20_000, stdout=subprocess.DEVNULL, check=True, timeout=LIMIT_S)
+    return rate, 20_000 / (time.perf_counter() - began)
+
+
 def many(cluster, count):
     """Tasks a second."""
     began = time.perf_counter()
@@ -243,6 +267,9 @@ def main():
             beside(1, "connected pipeline, p50", median(times), "ms", "bare container", floor, "cg_ns_vf_us")
             beside(1, "connected pipeline, p50", median(times), "ms", "composite", composite, "connected_full_us")
             say(1, "connected pipeline, p99 to own p50", percentile(times, 0.99), "ms", "own p50", median(times))
+        if 1 in rows and shutil.which("jq"):
+            through, alone = offers_through_jq(cluster)
+            say(1, "offers through jq and back as calls", through, "/s", "jq alone, one line after the other", alone)
         if 2 in rows:
             times = timed([*launch(cluster), "--", "/bin/true"], 200 // scale, cluster.env)
             say(2, "fresh meso-launch, p50", median(times), "ms", "posix_spawn", spawn)
