@@ -34,8 +34,8 @@ left_behind() {
         sleep 0.1
     done
     for process in $left; do
-        printf 'process %s\n' "$(tr '\0' ' ' <"${process%environ}cmdline")"
-    done
+        printf 'process %s: %s\n' "$(basename "${process%/environ}")" "$(tr '\0' ' ' <"${process%environ}cmdline")"
+    done 2>/dev/null
 }
 
 # Runs an example and prints the verdict: verdict WHO NAME COMMAND...
