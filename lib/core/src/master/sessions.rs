@@ -247,6 +247,7 @@ impl Lead {
         let session = self.frameworks.get_mut(framework).and_then(|entry| entry.session.as_mut());
         if let Some(session) = session.filter(|session| hold_ms > 0 && session.nonce == *member) {
             session.members.insert(member.clone(), Member { until_ms: at_ms, sated: false, guest: false });
+            self.stop_offering(framework);
             // What is armed may be for a later time.
             return self.timer(hold_ms.min(HOLD_MS_MAX), Timer::Session(framework.clone()));
         }
@@ -279,12 +280,22 @@ impl Lead {
             self.push(framework, Push::Removed { session, reason: reason.to_owned() });
             return self.disconnect(framework);
         }
+        if !joined {
+            self.stop_offering(framework);
+        }
         if joined && reason == "lapsed" && self.frameworks[framework].name.is_none() {
             // Nobody follows what it launched.
             let orphans: Vec<TaskId> = self.tasks.iter().filter(|(_, task)| task.member.as_ref() == Some(member) && !task.launch.spec.keep).map(|(id, _)| id.clone()).collect();
             for task in orphans {
                 self.want_killed(&task, None, "framework_gone");
             }
+        }
+    }
+
+    /// Nobody hands offers on any more; those that were handed on stay good.
+    fn stop_offering(&mut self, framework: &FrameworkId) {
+        if let Some(entry) = self.frameworks.get_mut(framework) {
+            entry.demand = None;
         }
     }
 
