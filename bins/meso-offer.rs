@@ -72,6 +72,9 @@ pub struct Args {
     /// Show what would be offered, as lines; hold nothing
     #[arg(long, help_heading = "Lines")]
     peek: bool,
+    /// Print update lines to this file descriptor, apart from the others
+    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(u32).range(3..=65535), conflicts_with_all = ["once", "peek", "exec"], help_heading = "Lines")]
+    updates_fd: Option<u32>,
     /// When a status counts as seen: as soon as it was read, or once it is acknowledged by ack/1 or meso-offer ack
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "manual"], help_heading = "Lines")]
     ack: String,

@@ -185,8 +185,16 @@ check 'then the next' true "$(tail -n 1 again | jq -r .final)"
 meso-offer ack "$(tail -n 1 again | jq -r .ack)"; check 'ack of the last' 0 $?
 sleep 2; kill $again; wait $again
 timeout 3 meso-offer --framework g -e updates > nothing; check 'no more' '' "$(cat nothing)"
+meso-offer --framework h --updates-fd 3 3> apart > offers & head=$!
+soon grep -q offer/1 offers
+head -n 1 offers | jq -c '. + {tasks: [{cmd: "exit 4", cpus: 0.5, mem: 32}]}' | meso-launch -d -O > result
+soon grep -q '"final":true' apart
+check 'statuses apart from offers' 'update/1' "$(jq -r .meso apart | sort -u)"
+check 'and offers apart from statuses' 'offer/1' "$(jq -r .meso offers | sort -u)"
+kill $head; wait $head
+meso-offer --updates-fd 9 > /dev/null 2> said; check 'a descriptor that is not open' 2 $?
 meso-offer ack u_f.t.1 2> said; check 'an ack of nothing' 1 $?
-for name in f g; do meso-kill --framework $name > /dev/null; done
+for name in f g h; do meso-kill --framework $name > /dev/null; done
 clean statuses
 "#,
     );

@@ -95,6 +95,21 @@ impl Output {
         }
     }
 
+    /// Takes another descriptor that we were started with.
+    ///
+    /// # Errors
+    /// `Usage`: it is not open, or not for writing.
+    pub fn of_fd(fd: u32) -> Result<Self, Failure> {
+        let failure = |error: &io::Error| Failure::usage(format!("--updates-fd {fd}: {}", io_text(error))).hint(format!("meso-offer --updates-fd {fd} {fd}> FILE"));
+        let path = format!("/proc/self/fd/{fd}");
+        let is_pipe = std::fs::metadata(&path).map_err(|error| failure(&error))?.file_type().is_fifo();
+        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+        // What stands in a file already stays there.
+        let file = File::options().append(true).custom_flags(flags).open(&path).map_err(|error| failure(&error))?;
+        let to = if is_pipe { To::Pipe(Sender::from_file(file).map_err(|error| failure(&error))?) } else { To::Other(file) };
+        Ok(Output { to, is_pipe, rest: Vec::new() })
+    }
+
     /// Takes the standard input of a program of ours.
     ///
     /// # Errors

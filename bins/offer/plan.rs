@@ -67,6 +67,7 @@ impl Plan {
             grace_ms: args.grace,
             ordered: !args.unordered,
             shows: shows(args),
+            statuses_apart: args.updates_fd.is_some(),
             manual_acks: args.ack == "manual",
             once: args.once.then_some(Once { min: args.min as usize, wait_ms: args.wait, hold_ms: args.hold }),
         })
@@ -92,7 +93,7 @@ fn shows(args: &Args) -> Shows {
     let has = |kinds: Kinds| wanted.contains(&kinds) || wanted.contains(&Kinds::All);
     Shows {
         offers: has(Kinds::Offers),
-        updates: has(Kinds::Updates),
+        updates: has(Kinds::Updates) || args.updates_fd.is_some(),
         tasks: has(Kinds::Tasks),
         rescinds: has(Kinds::Rescinds),
         failures: has(Kinds::Failures),

@@ -47,6 +47,9 @@ struct Head {
     to: mpsc::Sender<Event>,
     pushes: Option<JoinHandle<()>>,
     followed: Option<JoinHandle<()>>,
+    /// Where statuses go, if not among the other lines; and whether the last found no room.
+    updates: Option<Output>,
+    updates_blocked: bool,
     /// The program of `--exec`, until the session has begun.
     program: Option<Program>,
     told_to: mpsc::Sender<Told>,
@@ -71,6 +74,7 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
         }
         None => (None, Output::stdout()?),
     };
+    let updates = args.updates_fd.map(Output::of_fd).transpose()?;
     let pid = program.as_ref().and_then(Program::pid);
     let (told_to, mut told) = mpsc::channel(RESULTS_MAX);
     let bus = leader.bus().clone();
@@ -88,6 +92,8 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
         to,
         pushes: None,
         followed: None,
+        updates,
+        updates_blocked: false,
         program,
         told_to,
         results: VecDeque::new(),
@@ -108,6 +114,7 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
     let mut leave_at = None;
     loop {
         head.write_lines().await?;
+        head.write_statuses().await?;
         if let Some(end) = head.end.take() {
             if pid.is_some() && ended.is_none() {
                 if end != End::Done || interrupted.is_some() {
@@ -152,10 +159,18 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
                 head.blocked = false;
                 head.step(Event::Room).await?;
             }
+            () = room_in(&head.updates), if head.updates_blocked => head.updates_blocked = false,
             () = sleep(wait) => head.step(Event::Tick { unread: head.output.unread() }).await?,
             () = sleep_until(nobody_at), if !head.registered => return Err(head.leader.nobody(NOBODY_AFTER)),
             () = sleep_until(leave_at.unwrap_or(nobody_at)), if leave_at.is_some() => head.end = Some(End::Done),
         }
+    }
+}
+
+async fn room_in(output: &Option<Output>) {
+    match output {
+        Some(output) => output.room().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -338,6 +353,30 @@ impl Head {
         if self.machine.dropped_statuses() > 0 && !self.said_dropped {
             self.said_dropped = true;
             complain("more statuses wait for an acknowledgement than are kept: of each task only the last is told from now on");
+        }
+        Ok(())
+    }
+
+    /// Hands out statuses to a reader of their own.
+    async fn write_statuses(&mut self) -> Result<(), Failure> {
+        while let (Some(updates), false) = (&mut self.updates, self.updates_blocked) {
+            if updates.flush()? != Sent::Yes {
+                self.updates_blocked = true;
+                break;
+            }
+            let Some((task, line)) = self.machine.status_line() else { break };
+            let mut missed = Vec::new();
+            let text = text_of(line, &self.args.output, &mut missed)?;
+            match updates.line(&text)? {
+                Sent::Yes => self.step(Event::WroteStatus { task }).await?,
+                Sent::NoRoom => self.updates_blocked = true,
+                // Nobody would know what becomes of the tasks: that is the end of the work.
+                Sent::ReaderGone => {
+                    self.updates = None;
+                    return self.step(Event::ReaderGone).await;
+                }
+            }
+            self.say_missed(missed);
         }
         Ok(())
     }

@@ -205,7 +205,7 @@ impl Offerer {
                 line => line.clone(),
             });
         }
-        if let Some((update, again)) = self.statuses.next() {
+        if let Some((update, again)) = self.statuses.next().filter(|_| !self.config.statuses_apart) {
             self.given = Some(Given::Status(update.task.clone()));
             return Some(Line::Update(Box::new(UpdateLine::new(update, again))));
         }
@@ -217,6 +217,12 @@ impl Offerer {
         self.given = Some(Given::Offer(offer.id.clone()));
         let line = OfferLine::new(offer, number, &self.config.role, wall.0 + ends_ms.saturating_sub(now_ms), wall);
         Some(Line::Offer(Box::new(line.of(&self.framework, session))))
+    }
+
+    /// The next status for a reader of its own; it counts as written once [`Event::WroteStatus`] says so.
+    pub fn status_line(&self) -> Option<(TaskId, Line)> {
+        let (update, again) = self.statuses.next().filter(|_| self.config.statuses_apart && !self.over)?;
+        Some((update.task.clone(), Line::Update(Box::new(UpdateLine::new(update, again)))))
     }
 
     /// Feeds one event in; says, in order, what must now become true outside.
@@ -245,6 +251,10 @@ impl Offerer {
             Event::Passed { stream_seq } => self.statuses.passed(stream_seq),
             Event::Snapshot(tasks) => self.on_snapshot(tasks),
             Event::Wrote { bytes } => self.on_wrote(now_ms, bytes),
+            Event::WroteStatus { task } => {
+                self.statuses.wrote(&task, 0);
+                self.statuses.consumed(now_ms, 0);
+            }
             Event::Blocked => {
                 self.given = None;
                 self.reader.is_full(now_ms);

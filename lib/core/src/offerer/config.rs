@@ -63,6 +63,8 @@ pub struct Config {
     pub ordered: bool,
     /// Which lines are wanted.
     pub shows: Shows,
+    /// Whether statuses go out by [`Offerer::status_line`](super::Offerer::status_line), to a reader of their own.
+    pub statuses_apart: bool,
     /// Whether statuses are acknowledged by hand.
     pub manual_acks: bool,
     /// One batch in place of a stream.

@@ -1,6 +1,6 @@
 //! What reaches the machine, and what it asks of the outside.
 
-use crate::id::FrameworkId;
+use crate::id::{FrameworkId, TaskId};
 use crate::wire::call::{Answer, Call, Push};
 use crate::wire::{Refusal, Update};
 
@@ -42,6 +42,11 @@ pub enum Event {
     },
     /// The line that was given out last found no room.
     Blocked,
+    /// A line of [`Offerer::status_line`](super::Offerer::status_line) went out whole, which counts as read.
+    WroteStatus {
+        /// Whose it is.
+        task: TaskId,
+    },
     /// There is room again.
     Room,
     /// Nobody reads our output any more.

@@ -212,10 +212,9 @@ impl Statuses {
             self.ready.push_back(task.clone());
         } else if ended {
             self.ended.push_back(task.clone());
-            if self.ended.len() > ENDED_MAX {
-                if let Some(oldest) = self.ended.pop_front() {
-                    self.tasks.remove(&oldest);
-                }
+            if let Some(oldest) = self.ended.front().filter(|_| self.ended.len() > ENDED_MAX).cloned() {
+                self.ended.pop_front();
+                self.tasks.remove(&oldest);
             }
         }
     }

@@ -38,6 +38,7 @@ fn config() -> Config {
         grace_ms: 2_000,
         ordered: true,
         shows: Shows { offers: true, updates: true, tasks: true, rescinds: true, failures: true, heartbeats: false },
+        statuses_apart: false,
         manual_acks: false,
         once: None,
     }
@@ -411,6 +412,22 @@ fn statuses_are_told_once() {
     rig.pass(2_000);
     let seen = rig.calls.iter().rev().find_map(|(_, call)| match call { Call::Seen { upto, .. } => Some(*upto), _ => None });
     assert_eq!(seen, Some(11));
+}
+
+/// Shows that statuses for a reader of their own do not come among the other lines, and that each counts as read once written.
+#[test]
+fn statuses_apart() {
+    let mut rig = Rig::begun(Config { statuses_apart: true, ..config() });
+    for (seq, state) in [(1, TaskState::Running), (2, TaskState::Failed)] {
+        rig.step(Event::Status { update: Box::new(update("t1", seq, state)), stream_seq: 8 + seq });
+    }
+    assert_eq!(rig.take_lines(None), []);
+    for expected in [1, 2] {
+        let (task, line) = rig.machine.status_line().expect("there is one");
+        assert_eq!(states(&[line]), [("t1".to_owned(), expected, false)]);
+        rig.step(Event::WroteStatus { task });
+    }
+    assert!(rig.machine.status_line().is_none());
 }
 
 /// Shows that with acknowledgements by hand a status is written again, later each time, until it is acknowledged.
