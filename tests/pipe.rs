@@ -187,7 +187,7 @@ sleep 2; kill $again; wait $again
 timeout 3 meso-offer --framework g -e updates > nothing; check 'no more' '' "$(cat nothing)"
 meso-offer --framework h --updates-fd 3 3> apart > offers & head=$!
 soon grep -q offer/1 offers
-head -n 1 offers | jq -c '. + {tasks: [{cmd: "exit 4", cpus: 0.5, mem: 32}]}' | meso-launch -d -O > result
+meso-launch --offer "$(head -n 1 offers | jq -r .id)" -d -R cpus=0.5,mem=32M -- sh -c 'exit 4' > launched
 soon grep -q '"final":true' apart
 check 'statuses apart from offers' 'update/1' "$(jq -r .meso apart | sort -u)"
 check 'and offers apart from statuses' 'offer/1' "$(jq -r .meso offers | sort -u)"
