@@ -6,6 +6,8 @@ mod calls;
 mod exec;
 #[path = "offer/hearing.rs"]
 mod hearing;
+#[path = "offer/jq.rs"]
+mod jq;
 #[path = "offer/output.rs"]
 mod output;
 #[path = "offer/peek.rs"]
@@ -79,6 +81,9 @@ pub struct Args {
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "manual"], help_heading = "Lines")]
     ack: String,
 
+    /// Print what this jq expression makes of each line; an offer of which it makes nothing is declined at once
+    #[arg(long, value_name = "EXPR", conflicts_with = "peek", help_heading = "Lines")]
+    jq: Option<String>,
     /// Run a program by the shell: lines go to its standard input, and what it prints are calls, as meso-launch -O reads them
     ///
     /// Each call is answered by a line result/1 on its input. Its end ends the session, and its code is ours.

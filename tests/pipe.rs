@@ -12,6 +12,7 @@ check() { if [ "$2" != "$3" ]; then failures=$((failures + 1)); printf 'not ok: 
 soon() { for _ in $(seq 450); do if "$@" > /dev/null 2>&1; then return; fi; sleep 0.1; done; }
 none_held() { [ -z "$(meso-ps offers -q)" ]; }
 some_held() { [ -n "$(meso-ps offers -q)" ]; }
+some_framework() { [ -n "$(meso-ps frameworks -q)" ]; }
 no_framework() { [ -z "$(meso-ps frameworks -q)" ]; }
 clean() { soon none_held; soon no_framework; check "$1: nothing is held" '' "$(meso-ps offers -q)"; check "$1: no framework is left" '' "$(meso-ps frameworks -q)"; }
 cd "$(mktemp -d)" || exit 1
@@ -225,6 +226,33 @@ meso-offer decline 'a b' 2> said; check 'no id' 2 $?
 kill $offer; wait $offer
 meso-kill --framework f > /dev/null
 clean one-shots
+"#,
+    );
+}
+
+/// Shows that an expression chooses among the lines at once, and that one which is wrong is said.
+#[test]
+fn an_expression_chooses() {
+    on_a_cluster(
+        2,
+        r#"
+host=$(meso-ps agents -o tsv=host | sort | tail -n 1)
+meso-offer --jq "select(.host == \"$host\")" | meso-launch -O -R cpus=1,mem=64M -c 'echo $MESO_HOST' > out
+check 'codes' '0 0' "${PIPESTATUS[*]}"
+check 'the one that was chosen' "$host" "$(cat out)"
+clean 'an expression'
+# What it drops is free at once: far sooner than a reader of nothing would give it back.
+meso-offer --grace 10m --jq empty > /dev/null & soon some_framework
+timeout 30 meso-launch -n 4 -R cpus=2,mem=64M -- true; check 'beside one that wants nothing' 0 $?
+kill %1; wait
+meso-offer --jq '.host, .agent' | head -n 2 > out
+check 'several lines of one' '"local-' "$(head -n 1 out | cut -c 1-7)"
+meso-offer --jq '.cpus + "x"' 2> said | timeout 3 cat > out
+check 'nothing comes of it' 0 "$(wc -c < out)"
+check 'what is wrong with a line is said once' 1 "$(grep -c 'is dropped' said)"
+meso-offer --jq 'select(' > out 2> said; check 'no expression' 2 $?
+check 'that is said' 1 "$(grep -c 'jq does not take the expression' said)"
+meso-offer --jq . -o tsv=id 2> said; check 'one form only' 2 $?
 "#,
     );
 }

@@ -41,6 +41,9 @@ impl Plan {
         if !matches!(args.output, Format::Jsonl | Format::Tsv(_)) {
             return Err(Failure::usage("lines come as jsonl or as tsv=FIELD,FIELD").hint("-o tsv=kind,id,host,cpus,mem"));
         }
+        if args.jq.is_some() && args.output != Format::Jsonl {
+            return Err(Failure::usage("--jq makes lines of its own, and -o others").hint("--jq '[.id, .host] | @tsv'"));
+        }
         if args.once && shows(args) != (Shows { offers: true, ..Shows::default() }) {
             return Err(Failure::usage("a batch has offers only").hint("--once without -e"));
         }

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::exec::{self, Program, RESULTS_MAX, Told};
+use crate::jq::Jq;
 use crate::hearing::{hear_pushes, hear_statuses, snapshot};
 use crate::output::{Output, Sent};
 use crate::plan::Plan;
@@ -55,6 +56,8 @@ struct Head {
     told_to: mpsc::Sender<Told>,
     /// Answers to the program's calls.
     results: VecDeque<String>,
+    /// What chooses among the lines.
+    jq: Option<Jq>,
     /// The last line found no room.
     blocked: bool,
     registered: bool,
@@ -73,6 +76,10 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
             (Some(program), Output::of_program(stdin)?)
         }
         None => (None, Output::stdout()?),
+    };
+    let jq = match &args.jq {
+        Some(expression) => Some(Jq::start(expression).await?),
+        None => None,
     };
     let updates = args.updates_fd.map(Output::of_fd).transpose()?;
     let pid = program.as_ref().and_then(Program::pid);
@@ -97,6 +104,7 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
         program,
         told_to,
         results: VecDeque::new(),
+        jq,
         blocked: false,
         registered: false,
         said_missed: Vec::new(),
@@ -336,7 +344,14 @@ impl Head {
             let now_ms = self.clock.now_ms();
             let Some(line) = self.machine.line(now_ms, wall()) else { break };
             let mut missed = Vec::new();
-            let text = text_of(line, &self.args.output, &mut missed)?;
+            let mut text = text_of(line, &self.args.output, &mut missed)?;
+            if let Some(jq) = &mut self.jq {
+                text = jq.lines(&text).await?;
+                if text.is_empty() {
+                    self.step(Event::Unwanted).await?;
+                    continue;
+                }
+            }
             let sent = self.output.line(&text)?;
             match sent {
                 Sent::Yes => {

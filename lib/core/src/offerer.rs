@@ -255,6 +255,7 @@ impl Offerer {
                 self.statuses.wrote(&task, 0);
                 self.statuses.consumed(now_ms, 0);
             }
+            Event::Unwanted => self.on_unwanted(&mut out),
             Event::Blocked => {
                 self.given = None;
                 self.reader.is_full(now_ms);
@@ -301,6 +302,20 @@ impl Offerer {
 
     fn grace_ms(&self) -> u64 {
         self.reader.grace_ms(self.config.grace_ms)
+    }
+
+    fn on_unwanted(&mut self, out: &mut Vec<Effect>) {
+        match self.given.take() {
+            Some(Given::Plain) => drop(self.lines.pop_front()),
+            // Whoever chose has seen it.
+            Some(Given::Status(task)) => self.statuses.wrote(&task, self.reader.end()),
+            Some(Given::Offer(id)) => {
+                if self.held.remove(&id) {
+                    self.decline(vec![id], None, out);
+                }
+            }
+            None => {}
+        }
     }
 
     fn on_wrote(&mut self, now_ms: u64, bytes: u64) {

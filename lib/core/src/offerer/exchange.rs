@@ -33,6 +33,8 @@ pub enum Event {
         /// Its place in the record.
         stream_seq: u64,
     },
+    /// The line that was given out is wanted by nobody: an offer goes back at once.
+    Unwanted,
     /// The framework's tasks that live, as asked for by [`Effect::Snapshot`].
     Snapshot(Vec<Update>),
     /// The line that was given out last went out whole.

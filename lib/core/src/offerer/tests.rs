@@ -557,6 +557,17 @@ fn a_held_name() {
     assert!(matches!(&lines[..], [Line::Task(task), Line::Synced(synced), Line::Offer(_)] if task.task.as_str() == "t1" && synced.tasks == 1), "{lines:?}");
 }
 
+/// Shows that an offer that a filter of our own drops goes back at once, and that other lines of it are just not there.
+#[test]
+fn unwanted_at_once() {
+    let mut rig = Rig::begun(config());
+    rig.offer([1, 2]);
+    assert!(matches!(rig.machine.line(0, Wall(0)), Some(Line::Offer(_))));
+    rig.step(Event::Unwanted);
+    assert_eq!((rig.declined(), rig.machine.held()), (vec![(id(1), true)], 1));
+    assert_eq!(ids(&rig.take_lines(Some(0))), ["offer_2"]);
+}
+
 /// Shows that a suppressed framework tells a new leader so, and that a revived one wants again.
 #[test]
 fn suppressed_and_revived() {
