@@ -285,6 +285,8 @@ for again in 1 2 3; do soon sh -c 'meso-ps -a --state killed -o tsv=name | grep 
 check 'no orphan runs' 0 "$(meso-ps -o tsv=name | grep -c orphan)"
 soon test -s head-code
 check 'the head has ended' 0 "$(cat head-code)"
+# The batch above is kept for 20 s.
+for again in 1 2 3; do soon sh -c '[ -z "$(meso-ps offers -q)" ]'; done
 check 'nothing is held' 0 "$(meso-ps offers -q | wc -l)"
 "#,
     );

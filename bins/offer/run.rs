@@ -14,7 +14,7 @@ use meso_core::role::Role;
 use meso_core::wire::Wall;
 use meso_core::wire::call::Call;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -34,6 +34,8 @@ const LEAVE_MS: u64 = 2_000;
 const EVENTS_MAX: usize = 4_096;
 /// How long to sleep if the machine names no deadline.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long to wait for a bus that was lost: what it knew of our session has lapsed by then.
+const AWAY_MAX: Duration = Duration::from_secs(30);
 /// How long to wait for somebody who leads, before a first answer.
 const NOBODY_AFTER: Duration = Duration::from_millis(PATIENCE_MS);
 
@@ -113,7 +115,7 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
     };
     let framework = head.machine.framework().clone();
     head.listen(&framework).await?;
-    head.watch_bus();
+    let mut away = head.watch_bus();
     head.step(Event::Tick { unread: head.output.unread() }).await?;
     let nobody_at = Instant::now() + NOBODY_AFTER;
     let mut interrupted = None;
@@ -169,8 +171,31 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
             }
             () = room_in(&head.updates), if head.updates_blocked => head.updates_blocked = false,
             () = sleep(wait) => head.step(Event::Tick { unread: head.output.unread() }).await?,
+            () = lost(&mut away) => {
+                let what = format!("the bus has been away for {} s, and the session with it", AWAY_MAX.as_secs());
+                return Err(Failure::unreachable(what).hint("the same again, once it is back"));
+            }
             () = sleep_until(nobody_at), if !head.registered => return Err(head.leader.nobody(NOBODY_AFTER)),
             () = sleep_until(leave_at.unwrap_or(nobody_at)), if leave_at.is_some() => head.end = Some(End::Done),
+        }
+    }
+}
+
+/// Waits until the bus has been away too long.
+async fn lost(away: &mut watch::Receiver<Option<Instant>>) {
+    loop {
+        let since = *away.borrow_and_update();
+        let change = async {
+            match since {
+                Some(since) => timeout(AWAY_MAX.saturating_sub(since.elapsed()), away.changed()).await.ok(),
+                None => Some(away.changed().await),
+            }
+        };
+        match change.await {
+            None => return,
+            // Nobody watches the bus any more: that is not its being away.
+            Some(Err(_)) => std::future::pending().await,
+            Some(Ok(())) => {}
         }
     }
 }
@@ -216,24 +241,31 @@ impl Head {
     }
 
     /// Says when the bus goes away and comes back.
-    fn watch_bus(&self) {
+    /// Says when the bus goes away and comes back, and since when it is away.
+    fn watch_bus(&self) -> watch::Receiver<Option<Instant>> {
         let (mut events, quiet) = (self.bus.events(), self.args.quiet);
+        let (to, since) = watch::channel(None);
         tokio::task::spawn_local(async move {
-            let mut away = false;
             while let Some(event) = events.next().await {
+                let is_away = to.borrow().is_some();
                 match event {
-                    BusEvent::Disconnected if !quiet => {
-                        away = true;
-                        complain("the bus is away; waiting for it");
+                    BusEvent::Disconnected if !is_away => {
+                        to.send_replace(Some(Instant::now()));
+                        if !quiet {
+                            complain("the bus is away; waiting for it");
+                        }
                     }
-                    BusEvent::Connected if away => {
-                        away = false;
-                        complain("the bus is back");
+                    BusEvent::Connected if is_away => {
+                        to.send_replace(None);
+                        if !quiet {
+                            complain("the bus is back");
+                        }
                     }
                     _ => {}
                 }
             }
         });
+        since
     }
 
     async fn step(&mut self, event: Event) -> Result<(), Failure> {

@@ -310,9 +310,8 @@ impl Offerer {
             // Whoever chose has seen it.
             Some(Given::Status(task)) => self.statuses.wrote(&task, self.reader.end()),
             Some(Given::Offer(id)) => {
-                if self.held.remove(&id) {
-                    self.decline(vec![id], None, out);
-                }
+                self.held.remove(&id);
+                self.decline(vec![id], None, out);
             }
             None => {}
         }

@@ -309,7 +309,8 @@ fn suppress_and_revive() {
     assert_eq!(leader.call(shelve(true)), Answer::Done {});
     assert_eq!(leader.call_as("q", Call::Return { offers: vec![offer.id.clone()], refuse_ms: 0 }), leader.call_as("q", Call::Return { offers: vec![offer.id.clone()], refuse_ms: 0 }));
     assert_eq!(leader.held(), 1, "another principal gives nothing back");
-    assert_eq!(leader.call(Call::Return { offers: vec![offer.id], refuse_ms: 3_600_000 }), Answer::Done {});
+    assert_eq!(leader.call(Call::Return { offers: vec![offer.id.clone()], refuse_ms: 3_600_000 }), Answer::Done {});
+    assert!(leader.pushed.contains(&Push::Used { offers: vec![offer.id] }), "the holder is told");
     leader.wait(2_000);
     assert_eq!((leader.offers().len(), leader.held()), (0, 0));
     leader.call(shelve(false));
@@ -387,4 +388,18 @@ fn statuses_seen() {
     let mut next = Leader::after(2, leader.registry.clone(), 1);
     let answer = next.call(Call::Subscribe(Subscribe { name, session_no: 1, failover_ms: 60_000, ..subscribe(50) }));
     assert!(matches!(answer, Answer::Subscribed { seen: 41, recovered: true, .. }), "{answer:?}");
+}
+
+/// Shows that a tail which is the first to find a new leader changes nothing of what the head said of its framework.
+#[test]
+fn a_tail_speaks_for_itself_only() {
+    let name = Some(Name::parse("keeper").expect("a plain name"));
+    let mut leader = Leader::new(1);
+    leader.call(Call::Subscribe(Subscribe { name: name.clone(), failover_ms: 3_600_000, ..subscribe(50) }));
+    let mut next = Leader::after(2, leader.registry.clone(), 1);
+    assert!(matches!(next.join(7), Answer::Subscribed { session_no: 1, .. }));
+    next.wait(60_000);
+    let lead = next.master.lead().expect("it leads");
+    let framework = lead.frameworks().get(&framework()).expect("a durable name outlives its session");
+    assert_eq!((framework.is_connected(), &framework.name), (false, &name));
 }

@@ -250,6 +250,8 @@ impl Lead {
                 return refused(RefusalCode::NotYours, format!("offer {offer} belongs to another principal"));
             }
             self.decline(&framework, std::slice::from_ref(offer), Some(refuse_ms));
+            // Whoever holds it did not say this, even where it is alone in its session.
+            self.push(&framework, Push::Used { offers: vec![offer.clone()] });
         }
         Answer::Done {}
     }
