@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use meso_core::id::{AgentId, FrameworkId, MasterId, Name, Nonce, OfferId, Principal, TaskId};
 use meso_core::master::{self, Effect, Event, Master, Reply};
 use meso_core::resources::{parse_request, parse_total};
-use meso_core::wire::agent::{Command, Hello, Order};
+use meso_core::wire::agent::{Command, Hello, Held, Order};
 use meso_core::wire::call::{Accept, Answer, Call, Demand, Push, Subscribe, TaskToken};
 use meso_core::wire::{Offer, PROTOCOL, RefusalCode, Task};
 
@@ -402,4 +402,48 @@ fn a_tail_speaks_for_itself_only() {
     let lead = next.master.lead().expect("it leads");
     let framework = lead.frameworks().get(&framework()).expect("a durable name outlives its session");
     assert_eq!((framework.is_connected(), &framework.name), (false, &name));
+}
+
+/// Shows that a session which begins while its name waits for a failover lapses like any other, not at the end of the failover time.
+#[test]
+fn a_resumed_name_lapses_in_time() {
+    let name = Some(Name::parse("keeper").expect("a plain name"));
+    let named = |session| Call::Subscribe(Subscribe { name: name.clone(), failover_ms: 3_600_000, ..subscribe(session) });
+    let mut leader = Leader::new(1);
+    leader.call(named(50));
+    for (session, no) in [(60, 2), (70, 3)] {
+        leader.wait(SESSION_MS + 1_000);
+        assert!(matches!(leader.call(named(session)), Answer::Subscribed { session_no, .. } if session_no == no));
+    }
+    let mut next = Leader::after(2, leader.registry.clone(), 1);
+    next.call(Call::Subscribe(Subscribe { name: name.clone(), session_no: 3, failover_ms: 3_600_000, ..subscribe(70) }));
+    next.wait(SESSION_MS + 1_000);
+    assert!(matches!(next.call(named(80)), Answer::Subscribed { session_no: 4, .. }));
+}
+
+/// Shows that a tail which leaves a new leader at once does not end the tasks of another that has not found that leader yet.
+#[test]
+fn a_leaver_does_not_end_who_is_on_the_way() {
+    let mut leader = Leader::new(0);
+    // What the one that is on the way launched under an earlier leader: the agent tells it when it registers.
+    let mut before = Leader::new(1);
+    let offers = before.head(16);
+    before.join(8);
+    before.launch(&offers[0], 5, 8);
+    let launched = before.master.lead().and_then(|lead| lead.tasks().get(&TaskId::fresh(5)).cloned()).expect("it was accepted");
+    let held = Held { launch: launched.launch, update: launched.update, killing: false };
+    for (no, max_epoch) in [(1, 0), (2, 1)] {
+        leader.step(Event::Hello { caller: 1, hello: Box::new(Hello { tasks: vec![held.clone()], ..hello(1, no, max_epoch) }) });
+    }
+    leader.join(7);
+    leader.leave(Some(7), 0);
+    leader.wait(2_000);
+    assert!(leader.killed.is_empty());
+    assert!(matches!(leader.join(8), Answer::Subscribed { session_no: 1, .. }));
+    for _ in 0..4 {
+        leader.wait(5_000);
+        assert_eq!(leader.beat(Some(8), false), Answer::Done {});
+    }
+    leader.leave(Some(8), 0);
+    assert_eq!(leader.killed, BTreeSet::from([TaskId::fresh(5)]));
 }

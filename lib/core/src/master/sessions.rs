@@ -42,6 +42,8 @@ pub(super) struct Member {
     sated: bool,
     /// It came for one launch, and the session goes on without it.
     guest: bool,
+    /// It has left, and its seat is kept for those who have not found a new leader yet.
+    has_left: bool,
 }
 
 impl Session {
@@ -123,7 +125,7 @@ impl Lead {
         if members.len() >= MEMBERS_MAX && !members.contains_key(&member) {
             return refused(RefusalCode::Busy, format!("a session has at most {MEMBERS_MAX} members"));
         }
-        members.entry(member).and_modify(|seat| seat.until_ms = until_ms.max(seat.until_ms)).or_insert(Member { until_ms, sated: false, guest: call.guest && call.member.is_some() });
+        members.entry(member).and_modify(|seat| seat.until_ms = until_ms.max(seat.until_ms)).or_insert(Member { until_ms, sated: false, guest: call.guest && call.member.is_some(), has_left: false });
         let no = same_no.unwrap_or(if call.session_no > 0 { call.session_no } else { entry.session_no + 1 });
         let who = match same {
             Some(session) if joins => session.who.clone(),
@@ -135,14 +137,19 @@ impl Lead {
                 to_register = !recovered || entry.role != call.role || entry.failover_ms != call.failover_ms;
                 entry.name = call.name.clone();
             }
-            entry.role = call.role.clone();
-            entry.failover_ms = call.failover_ms;
+            // What a head said of its framework stands, also where a tail is the first to find a new leader.
+            if call.member.is_none() {
+                entry.role = call.role.clone();
+                entry.failover_ms = call.failover_ms;
+            }
             entry.demand = call.demand;
             entry.condition = condition;
             if same_no.is_none() {
                 entry.suppressed = false;
             }
         }
+        // What is armed may be for the end of the failover time, which is no matter of a session that lives.
+        entry.armed &= same_no.is_some();
         to_register |= entry.name.is_some() && no != entry.session_no;
         entry.session_no = no;
         entry.session = Some(Session { nonce: call.session.clone(), no, who, since_ms, members });
@@ -234,9 +241,9 @@ impl Lead {
             }
             return self.arm_session(framework);
         };
-        let lapsed: Vec<Nonce> = session.members.iter().filter(|(_, seat)| seat.until_ms <= now_ms).map(|(member, _)| member.clone()).collect();
-        for member in lapsed {
-            self.member_gone(framework, &member, "lapsed");
+        let due: Vec<(Nonce, bool)> = session.members.iter().filter(|(_, seat)| seat.until_ms <= now_ms).map(|(member, seat)| (member.clone(), seat.has_left)).collect();
+        for (member, has_left) in due {
+            self.member_gone(framework, &member, if has_left { "done" } else { "lapsed" });
         }
         self.arm_session(framework);
     }
@@ -244,14 +251,36 @@ impl Lead {
     /// A member says that it is done. The head may have the session wait for others to join.
     pub(super) fn leave(&mut self, framework: &FrameworkId, member: &Nonce, hold_ms: u64) {
         let at_ms = self.now_ms + hold_ms.min(HOLD_MS_MAX);
+        if hold_ms == 0 && self.is_awaited(framework) {
+            return self.leave_later(framework, member);
+        }
         let session = self.frameworks.get_mut(framework).and_then(|entry| entry.session.as_mut());
         if let Some(session) = session.filter(|session| hold_ms > 0 && session.nonce == *member) {
-            session.members.insert(member.clone(), Member { until_ms: at_ms, sated: false, guest: false });
+            session.members.insert(member.clone(), Member { until_ms: at_ms, sated: false, guest: false, has_left: false });
             self.stop_offering(framework);
             // What is armed may be for a later time.
             return self.timer(hold_ms.min(HOLD_MS_MAX), Timer::Session(framework.clone()));
         }
         self.member_gone(framework, member, "done");
+    }
+
+    /// Whether somebody whose tasks an earlier leader launched may still be on the way to this one.
+    fn is_awaited(&self, framework: &FrameworkId) -> bool {
+        let is_young = self.now_ms < self.since_ms + self.config.session_timeout_ms;
+        let is_foreign = |id: &TaskId| self.tasks.get(id).is_some_and(|task| task.member.is_none() && !task.launch.spec.keep);
+        is_young && self.frameworks.get(framework).is_some_and(|entry| entry.tasks.iter().any(is_foreign))
+    }
+
+    /// Lets a member's leaving count once everybody has had the time to find this leader: with it the session could end,
+    /// and with the session the tasks of one who lives.
+    fn leave_later(&mut self, framework: &FrameworkId, member: &Nonce) {
+        let until_ms = self.since_ms + self.config.session_timeout_ms;
+        let Some(session) = self.frameworks.get_mut(framework).and_then(|entry| entry.session.as_mut()) else { return };
+        if let Some(seat) = session.members.get_mut(member) {
+            *seat = Member { until_ms, sated: true, guest: seat.guest, has_left: true };
+            // What is armed may be for a later time.
+            self.timer(until_ms - self.now_ms, Timer::Session(framework.clone()));
+        }
     }
 
     /// A member says whether it could launch more.

@@ -39,10 +39,13 @@ pub struct Held {
 }
 
 impl Held {
-    /// Takes offers in; gives back those beyond the bound.
+    /// Takes offers in, each once however often it comes; gives back those beyond the bound.
     pub fn add(&mut self, now_ms: u64, offers: Vec<Offer>) -> Vec<OfferId> {
         let mut beyond = Vec::new();
         for offer in offers {
+            if self.numbers.contains_key(&offer.id) || self.waiting.iter().any(|waiting| waiting.offer.id == offer.id) {
+                continue;
+            }
             if self.len() >= HELD_MAX {
                 beyond.push(offer.id);
             } else {

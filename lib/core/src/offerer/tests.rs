@@ -453,6 +453,21 @@ fn statuses_are_told_again() {
     assert_eq!(states(&rig.take_lines(Some(0))), []);
 }
 
+/// Shows that an offer which comes twice is one offer: one line, one decline, and nothing to do at once for ever.
+#[test]
+fn an_offer_that_comes_twice() {
+    let mut rig = Rig::begun(config());
+    rig.offer([1]);
+    rig.offer([1]);
+    assert_eq!(rig.take_lines(Some(0)).len(), 1);
+    rig.offer([1]);
+    assert_eq!((rig.take_lines(Some(0)).len(), rig.machine.held()), (0, 1));
+    rig.calls.clear();
+    rig.pass(10_000);
+    let declines = rig.calls.iter().filter(|(_, call)| matches!(call, Call::Decline { .. })).count();
+    assert_eq!((declines, rig.machine.held()), (1, 0));
+}
+
 /// Shows that the statuses kept for a reader that acknowledges none have a bound, and that of each task the last word stays.
 #[test]
 fn kept_statuses_have_a_bound() {
