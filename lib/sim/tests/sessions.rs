@@ -424,7 +424,7 @@ fn a_resumed_name_lapses_in_time() {
 /// Shows that a tail which leaves a new leader at once does not end the tasks of another that has not found that leader yet.
 #[test]
 fn a_leaver_does_not_end_who_is_on_the_way() {
-    let mut leader = Leader::new(0);
+    let mut leader = Leader::after(2, BTreeMap::new(), 0);
     // What the one that is on the way launched under an earlier leader: the agent tells it when it registers.
     let mut before = Leader::new(1);
     let offers = before.head(16);
@@ -432,7 +432,7 @@ fn a_leaver_does_not_end_who_is_on_the_way() {
     before.launch(&offers[0], 5, 8);
     let launched = before.master.lead().and_then(|lead| lead.tasks().get(&TaskId::fresh(5)).cloned()).expect("it was accepted");
     let held = Held { launch: launched.launch, update: launched.update, killing: false };
-    for (no, max_epoch) in [(1, 0), (2, 1)] {
+    for (no, max_epoch) in [(1, 1), (2, 2)] {
         leader.step(Event::Hello { caller: 1, hello: Box::new(Hello { tasks: vec![held.clone()], ..hello(1, no, max_epoch) }) });
     }
     leader.join(7);

@@ -267,7 +267,7 @@ impl Lead {
     /// Whether somebody whose tasks an earlier leader launched may still be on the way to this one.
     fn is_awaited(&self, framework: &FrameworkId) -> bool {
         let is_young = self.now_ms < self.since_ms + self.config.session_timeout_ms;
-        let is_foreign = |id: &TaskId| self.tasks.get(id).is_some_and(|task| task.member.is_none() && !task.launch.spec.keep);
+        let is_foreign = |id: &TaskId| self.tasks.get(id).is_some_and(|task| task.launch.launch.epoch < self.epoch && task.member.is_none() && !task.launch.spec.keep);
         is_young && self.frameworks.get(framework).is_some_and(|entry| entry.tasks.iter().any(is_foreign))
     }
 
