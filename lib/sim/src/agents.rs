@@ -10,6 +10,7 @@ use meso_core::seed::Seed;
 use meso_core::wire::agent::{Beaten, Command, Order};
 use meso_core::wire::Launch;
 
+use crate::clients::ClientSite;
 use crate::clock::Clock;
 use crate::disk::SimDisk;
 use crate::judge::law;
@@ -405,7 +406,8 @@ impl World {
     }
 
     fn kill_proc(&mut self, which: usize, task: &TaskId, grace_ms: u64) {
-        let spared = self.judge.client_of(task).is_some_and(|client| self.clients[client].lives());
+        // Whether a member's task may end is judged where its end is ordered.
+        let spared = self.judge.client_of(task).and_then(|client| self.clients.get(client)).is_some_and(ClientSite::lives);
         if spared {
             self.judge.fail(law::LIVES, || format!("agent {which} ends task {task}, whose framework lives and did not ask for it"));
         }

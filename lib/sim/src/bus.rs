@@ -137,6 +137,12 @@ impl World {
         if let (true, Some(client), true) = (self.plan.live, reader, update.agent_seq > 0) {
             self.send(Site::Bus, Site::Client(client), Msg::Live(Rc::clone(&update)));
         }
+        let members: Vec<usize> = (0..self.members.len()).filter(|member| self.members[*member].lives() && self.members[*member].framework.as_ref() == Some(&update.framework)).collect();
+        for member in &members {
+            if self.plan.live && update.agent_seq > 0 {
+                self.send(Site::Bus, Site::Member(*member), Msg::Live(Rc::clone(&update)));
+            }
+        }
         let sender = update.agent.as_ref().and_then(|agent| self.agents.iter().position(|site| site.id == *agent)).filter(|_| update.agent_seq > 0);
         if self.store_down {
             self.tally.add(Count::StatusUnstored);
@@ -150,6 +156,9 @@ impl World {
             self.judge.stored(&update, sender);
             if let Some(client) = reader {
                 self.client_reads_soon(client);
+            }
+            for member in members {
+                self.member_reads_soon(member);
             }
         } else {
             self.tally.add(Count::StatusRepeated);

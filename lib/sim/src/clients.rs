@@ -379,7 +379,7 @@ impl World {
     }
 }
 
-fn shown(call: &Call) -> String {
+pub(crate) fn shown(call: &Call) -> String {
     match call {
         Call::Subscribe(subscribe) => format!("subscribe {}", subscribe.framework),
         Call::Demand { demand, .. } => format!("demand {:?}", demand.as_ref().map(|demand| demand.count)),

@@ -1,6 +1,7 @@
 //! What goes wrong, and how it is put right again.
 
 use crate::net::Site;
+use crate::pipes::seat;
 use crate::tally::Count;
 use crate::world::{Item, World};
 
@@ -8,6 +9,8 @@ use crate::world::{Item, World};
 const CUT_MS_MAX: u64 = 50_000;
 /// How long a process stands still, at most, milliseconds.
 const FREEZE_MS_MAX: u64 = 12_000;
+/// How long a process of a pipeline stands still, at most, milliseconds: longer than its seat in the session lasts.
+const PIPE_FREEZE_MS_MAX: u64 = 25_000;
 /// How long the store is out of service, at most, milliseconds.
 const STORE_MS_MAX: u64 = 12_000;
 /// How long a client library takes to notice that its connection is gone, at most, milliseconds.
@@ -26,6 +29,9 @@ impl World {
         let agent = self.seed.below(agents) as usize;
         let client = self.seed.below(clients) as usize;
         let faults = self.plan.faults.clone();
+        if !self.pipes.is_empty() && self.seed.below(3) == 0 {
+            return self.pipe_fault();
+        }
         match self.seed.below(12) {
             0 | 1 if faults.master_crash => self.crash_master(master),
             2 if faults.agent_crash => self.crash_agent(agent),
@@ -60,6 +66,25 @@ impl World {
                         self.crash_master(which);
                     }
                 }
+            }
+            _ => {}
+        }
+    }
+
+    /// A fault of one process of a pipeline.
+    fn pipe_fault(&mut self) {
+        let pipe = self.seed.below(self.pipes.len() as u64) as usize;
+        let member = seat(pipe, self.seed.below(1 + self.pipes[pipe].tails as u64) as usize);
+        let faults = self.plan.faults.clone();
+        match self.seed.below(8) {
+            0 | 1 if faults.pipe_kill => self.kill_member(member),
+            2 if faults.pipe_kill && self.seed.below(2) == 0 && self.pipes[pipe].started => self.end_filter(pipe),
+            3..=5 if faults.cut => self.cut(Site::Member(member)),
+            6 if faults.freeze => {
+                let until_ms = self.now_ms + 100 + self.seed.below(PIPE_FREEZE_MS_MAX);
+                self.frozen_ms[Site::Member(member).index()] = until_ms;
+                self.tally.add(Count::Frozen);
+                self.story.tell(self.now_ms, || format!("member {member} stands still until {until_ms}"));
             }
             _ => {}
         }
@@ -123,8 +148,10 @@ impl World {
             self.tally.add(Count::Late);
             self.send(site, to, msg);
         }
-        if let Site::Client(which) = site {
-            self.client_back(which);
+        match site {
+            Site::Client(which) => self.client_back(which),
+            Site::Member(which) => self.member_back(which),
+            _ => {}
         }
     }
 
@@ -141,6 +168,9 @@ impl World {
         }
         for which in 0..self.clients.len() {
             self.uncut(Site::Client(which), self.wires[Site::Client(which).index()].cuts);
+        }
+        for which in 0..self.members.len() {
+            self.uncut(Site::Member(which), self.wires[Site::Member(which).index()].cuts);
         }
     }
 }

@@ -25,6 +25,10 @@ pub mod law {
     pub const LIVES: &str = "7 no failure kills a task";
     /// What is said of a task is what became of it.
     pub const TRUTH: &str = "8 outcomes are true";
+    /// Of a name one session is obeyed, an offer is used once, by the session it was made to, and free again in its time.
+    pub const SESSIONS: &str = "10 sessions";
+    /// Statuses reach a framework's reader in order, and again until they are acknowledged.
+    pub const STATUSES: &str = "11 statuses are told until acknowledged";
     /// After the faults everything comes to its end.
     pub const LIVENESS: &str = "9 everything comes to an end";
 }

@@ -8,11 +8,13 @@ use meso_core::lease;
 use meso_core::master::{Effect, Event, Reply};
 use meso_core::wire::agent::{Order, Welcome};
 use meso_core::wire::call::{Answer, Call, Push};
+use meso_core::wire::{Refusal, RefusalCode};
 
 use crate::clients::FAILOVER_MS;
 use crate::judge::law;
 use crate::masters::MasterSite;
 use crate::net::{Ask, Msg, Site};
+use crate::pipes::{MEMBERS_FROM, pipe_of};
 use crate::plant::Plant;
 use crate::tally::Count;
 use crate::world::{Item, Waiting, World};
@@ -20,7 +22,7 @@ use crate::world::{Item, Waiting, World};
 /// After how long a write to the registry without an answer is given up, milliseconds.
 const WRITE_GIVE_UP_MS: u64 = 2_500;
 /// After how long without a call a session ends, milliseconds: the contract's, which masters are started with.
-const SESSION_MS: u64 = 15_000;
+pub(crate) const SESSION_MS: u64 = 15_000;
 /// One command in so many is delivered once more, this much later: by then another leader may lead.
 const ECHO_ONCE_IN: u64 = 20;
 /// See [`ECHO_ONCE_IN`].
@@ -28,7 +30,7 @@ const ECHO_MS_MIN: u64 = 2_000;
 /// See [`ECHO_ONCE_IN`].
 const ECHO_MS_MAX: u64 = 60_000;
 /// What two clocks that drift may differ by over a failover, milliseconds.
-const DRIFT_MS: u64 = 200;
+pub(crate) const DRIFT_MS: u64 = 200;
 
 impl World {
     pub(crate) fn master_hears(&mut self, which: usize, msg: Msg) {
@@ -58,7 +60,7 @@ impl World {
                 site.reading = None;
                 site.revisions = docs.iter().map(|(key, revision, _)| (key.clone(), *revision)).collect();
                 site.since_ms = self.now_ms;
-                let registry = docs.into_iter().map(|(key, _, doc)| (key, doc)).collect();
+                let registry = docs.into_iter().map(|(key, _, doc)| if key == "frameworks" { (key, self.found_registry(doc)) } else { (key, doc) }).collect();
                 let seed = [self.seed.draw(), self.seed.draw()];
                 self.story.tell(self.now_ms, || format!("master {which} leads under epoch {epoch}"));
                 self.master_event(which, Event::Lead { epoch, seed, registry });
@@ -74,7 +76,8 @@ impl World {
                         Event::Hello { caller, hello }
                     }
                     Ask::Beat(beat) => Event::Beat { caller, beat },
-                    Ask::Call(principal, call) => Event::Call { caller, principal, call },
+                    Ask::Call(principal, call) => Event::Call { caller, principal, call: self.as_planted(which, caller, call) },
+                    Ask::Query(principal, query) => Event::Query { caller, principal, query },
                 };
                 self.master_event(which, event);
             }
@@ -125,6 +128,12 @@ impl World {
         {
             self.heard(which, client);
         }
+        if let Event::Call { caller, .. } = &event
+            && let Some(member) = self.sessions.who(*caller)
+            && !self.sessions.is_fenced(*caller)
+        {
+            self.heard_member(which, member);
+        }
         let moves = moves(&event);
         let hello = matches!(event, Event::Hello { .. });
         self.step(400 + which as u64);
@@ -133,6 +142,7 @@ impl World {
         if moves && !effects.is_empty() {
             self.check_books(which, hello);
         }
+        self.check_sessions(which);
         if hello && effects.is_empty() {
             self.tally.add(Count::StaleHello);
         }
@@ -140,6 +150,40 @@ impl World {
             self.perform_master(which, effects.into());
         }
         self.schedule(Site::Master(which));
+    }
+
+    /// What must hold of the sessions that a leader knows, after every event.
+    fn check_sessions(&mut self, which: usize) {
+        let site = &self.masters[which];
+        let Some(lead) = site.machine.lead() else { return };
+        let local_ms = site.clock.local_ms(self.now_ms);
+        if let Err(why) = self.sessions.check(which, local_ms, lead) {
+            self.judge.fail(law::SESSIONS, || format!("master {which}: {why}"));
+        }
+        self.sessions.forget(lead);
+    }
+
+    /// A call as a leader with a planted bug takes it.
+    fn as_planted(&self, which: usize, caller: u64, mut call: Box<Call>) -> Box<Call> {
+        if self.plant != Plant::FencedSpeaks || !self.sessions.is_fenced(caller) {
+            return call;
+        }
+        let live = |framework| Self::session_of(&self.masters[which], framework);
+        match &mut *call {
+            Call::Demand { framework, session, .. } | Call::Beat { framework, session, member: None, .. } => {
+                if let Some(nonce) = live(framework) {
+                    *session = nonce;
+                }
+            }
+            Call::Accept(accept) => {
+                if let Some(nonce) = live(&accept.framework) {
+                    accept.session = nonce;
+                    accept.member = None;
+                }
+            }
+            _ => {}
+        }
+        call
     }
 
     /// Adds the books up from scratch, unless nothing has moved since that was done.
@@ -166,6 +210,9 @@ impl World {
 
     /// Carries effects out in order; a document of the registry is waited for.
     pub(crate) fn perform_master(&mut self, which: usize, mut effects: VecDeque<Effect>) {
+        if self.plant == Plant::AnswerBeforeRegistry {
+            effects.make_contiguous().sort_by_key(|effect| !matches!(effect, Effect::Reply { .. }));
+        }
         while let Some(effect) = effects.pop_front() {
             let Some(epoch) = self.masters[which].machine.epoch() else {
                 // A standby only answers that it is not the one to ask.
@@ -205,6 +252,7 @@ impl World {
         let to = match self.waiting.get(&caller) {
             Some(Waiting::Hello(agent, _) | Waiting::Beat(agent, _)) => Site::Agent(*agent),
             Some(Waiting::Call(client, ..)) => Site::Client(*client),
+            Some(Waiting::Member(member, ..)) => Site::Member(*member),
             None => {
                 self.tally.add(Count::LateAnswer);
                 return;
@@ -225,16 +273,40 @@ impl World {
                 if matches!(reply, Reply::Welcome(Welcome::Welcome { .. })) {
                     self.tally.add(Count::AgentJoined);
                 }
+                if let Reply::Answer(answer) = &reply {
+                    if let Err(why) = self.sessions.answered((which, run, epoch), caller, answer, self.plan.faults.store_loss) {
+                        self.judge.fail(law::SESSIONS, || format!("master {which}: {why}"));
+                    }
+                    if let Answer::Refused(refusal) = answer
+                        && self.sessions.who(caller).is_some()
+                    {
+                        self.count_refused(caller, refusal);
+                    }
+                }
                 self.reply(which, caller, reply);
             }
             Effect::Push { framework, push, principal } => {
                 match &push {
-                    Push::Offers { offers, .. } => {
+                    Push::Offers { offers, session, .. } => {
+                        let back_ms = self.masters[which].clock.local_ms(self.now_ms) + self.plan.offer_ms + 1;
+                        for offer in offers {
+                            self.sessions.offered(which, session, &offer.id, back_ms);
+                        }
                         self.tally.add(Count::Offered);
                         self.story.tell(self.now_ms, || format!("master {which} offers {framework}: {:?}", offers.iter().map(|offer| format!("{} {} {}", offer.id, offer.agent, offer.resources)).collect::<Vec<_>>()));
                     }
                     Push::Rescind { reason, .. } => self.tally.add(if reason == "expired" { Count::Expired } else { Count::Rescinded }),
                     _ => {}
+                }
+                let is_untold = match &push {
+                    Push::Used { .. } => self.plant == Plant::UsedUntold,
+                    Push::Removed { .. } => self.plant == Plant::RemovedUntold,
+                    _ => false,
+                };
+                let listens = |world: &Self, member: &usize| world.members[*member].lives() && world.members[*member].framework.as_ref() == Some(&framework) && world.pipes[pipe_of(*member)].principal == principal;
+                let members: Vec<usize> = (0..self.members.len()).filter(|member| !is_untold && listens(self, member)).collect();
+                for member in members {
+                    self.send(here, Site::Member(member), Msg::Push(framework.clone(), Box::new(push.clone())));
                 }
                 if let Some(client) = self.clients.iter().position(|client| client.principal == principal) {
                     self.send(here, Site::Client(client), Msg::Push(framework, Box::new(push)));
@@ -287,6 +359,14 @@ impl World {
         }
     }
 
+    fn count_refused(&mut self, caller: u64, refusal: &Refusal) {
+        match refusal.code {
+            RefusalCode::NameHeld if self.sessions.is_fenced(caller) => self.tally.add(Count::FencedCall),
+            RefusalCode::UnknownFramework if refusal.message.contains("has not joined") => self.tally.add(Count::MemberLapsed),
+            _ => {}
+        }
+    }
+
     /// How long a leader has not heard of a client, and how long it must have patience with it, milliseconds.
     fn silence(&self, which: usize, client: usize) -> (u64, u64) {
         let site = &self.masters[which];
@@ -312,6 +392,9 @@ impl World {
     fn judge_lapse(&mut self, which: usize, task: &TaskId) {
         self.tally.add(Count::SessionLapsed);
         let Some(client) = self.judge.client_of(task) else { return };
+        if let Some(member) = client.checked_sub(MEMBERS_FROM) {
+            return self.judge_member_lapse(which, task, member);
+        }
         if !self.clients[client].lives() {
             return;
         }

@@ -142,7 +142,10 @@ impl World {
         let mut config = Config::new(fresh.id.clone(), format!("master{which}"), "sim".to_owned());
         config.agent_beat_ms = self.plan.agent_beat_ms;
         config.agent_timeout_ms = self.plan.agent_timeout_ms;
-        config.offer_timeout_ms = self.plan.offer_ms;
+        config.offer_timeout_ms = if self.plant == Plant::OffersStay { 3_600_000 } else { self.plan.offer_ms };
+        if self.plant == Plant::LapsedStays {
+            config.session_timeout_ms = 3_600_000;
+        }
         self.masters[which] = MasterSite { run, clock, alive: true, connected: true, reuses: self.plant == Plant::EpochReused, machine: Master::new(config), ..fresh };
         self.story.tell(self.now_ms, || format!("master {which} starts"));
         if !self.wires[Site::Master(which).index()].is_whole() {

@@ -6,6 +6,7 @@ use meso_core::master::{self, Caller};
 use meso_core::wire::Update;
 use meso_core::wire::agent::{Beat, Command, Hello, Invitation};
 use meso_core::wire::call::{Call, Push};
+use meso_core::wire::query::Query;
 use std::rc::Rc;
 
 /// Who is on the bus. The bus itself stands for its store and streams.
@@ -17,6 +18,8 @@ pub enum Site {
     Agent(usize),
     /// A client.
     Client(usize),
+    /// A process of a pipeline.
+    Member(usize),
     /// Store and streams.
     Bus,
 }
@@ -27,8 +30,12 @@ pub const MASTERS_MAX: usize = 3;
 pub const AGENTS_MAX: usize = 6;
 /// See [`MASTERS_MAX`].
 pub const CLIENTS_MAX: usize = 4;
+/// See [`MASTERS_MAX`].
+pub const PIPES_MAX: usize = 4;
+/// How many processes on the bus a pipeline has: a head and up to two tails.
+pub const SEATS: usize = 3;
 /// How many sites there can be.
-pub const SITES_MAX: usize = MASTERS_MAX + AGENTS_MAX + CLIENTS_MAX + 1;
+pub const SITES_MAX: usize = MASTERS_MAX + AGENTS_MAX + CLIENTS_MAX + PIPES_MAX * SEATS + 1;
 
 impl Site {
     /// A number for tables.
@@ -37,6 +44,7 @@ impl Site {
             Site::Master(which) => which,
             Site::Agent(which) => MASTERS_MAX + which,
             Site::Client(which) => MASTERS_MAX + AGENTS_MAX + which,
+            Site::Member(which) => MASTERS_MAX + AGENTS_MAX + CLIENTS_MAX + which,
             Site::Bus => SITES_MAX - 1,
         }
     }
@@ -49,8 +57,10 @@ pub enum Ask {
     Hello(Box<Hello>),
     /// An agent beats.
     Beat(Beat),
-    /// A client calls.
+    /// A client or a member calls.
     Call(Principal, Box<Call>),
+    /// A member asks what there is.
+    Query(Principal, Query),
 }
 
 /// What travels.

@@ -31,6 +31,8 @@ pub struct Faults {
     pub store: bool,
     /// Lease and registry are lost.
     pub store_loss: bool,
+    /// Processes of pipelines are killed.
+    pub pipe_kill: bool,
 }
 
 impl Faults {
@@ -51,6 +53,8 @@ pub struct Plan {
     pub agents: usize,
     /// How many clients, 1 to 4.
     pub clients: usize,
+    /// How many pipelines, 0 to 2; a named one comes with a second that wants its name.
+    pub pipes: usize,
     /// How many jobs each client has, 1 to 12.
     pub jobs: u64,
     /// How long things go wrong, milliseconds.
@@ -97,13 +101,15 @@ impl Plan {
             freeze: coin(3),
             store: coin(3),
             store_loss: coin(8),
+            pipe_kill: false,
         };
         let mut between = |low: u64, high: u64| low + draw.below(high - low + 1);
-        Plan {
+        let plan = Plan {
             seed,
             masters: between(1, 3) as usize,
             agents: between(1, 6) as usize,
             clients: between(1, 4) as usize,
+            pipes: 0,
             jobs: between(1, 12),
             chaos_ms: between(20_000, 120_000),
             fault_every_ms: between(500, 8_000),
@@ -114,7 +120,10 @@ impl Plan {
             agent_beat_ms: [2_000, 5_000, 15_000][between(0, 2) as usize],
             agent_timeout_ms: [20_000, 30_000, 75_000][between(0, 2) as usize],
             offer_ms: [3_000, 10_000, 30_000][between(0, 2) as usize],
-        }
+        };
+        let pipes = [0, 0, 1, 2][between(0, 3) as usize];
+        let pipe_kill = pipes > 0 && between(0, 1) == 0;
+        Plan { pipes, faults: Faults { pipe_kill, ..plan.faults.clone() }, ..plan }
     }
 
     /// The same machines and work with nothing going wrong.

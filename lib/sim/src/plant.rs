@@ -41,6 +41,26 @@ pub enum Plant {
     IdsReused,
     /// A client takes a call without an answer as refused: it launches the job anew.
     UnknownIsRefused,
+    /// A new leader does not know which sessions were fenced.
+    FenceForgotten,
+    /// A leader answers before what it says is in the registry.
+    AnswerBeforeRegistry,
+    /// A member that is silent is never taken for gone.
+    LapsedStays,
+    /// Offers never expire.
+    OffersStay,
+    /// What a fenced session says counts as said by the one that fenced it.
+    FencedSpeaks,
+    /// A head takes statuses as acknowledged once they are read, though its reader acknowledges by hand.
+    AcksForgotten,
+    /// A head reads the record from its end, not from where the session before it ended.
+    StatusesSkipped,
+    /// A head is not told which offers its tails used. That what nobody touches is given back holds against it.
+    UsedUntold,
+    /// A head is not told that its session is over. The end of its pipe and its next beat hold against it.
+    RemovedUntold,
+    /// Nobody says that it leaves. The lease of each member holds against it.
+    LeaveUnsent,
 }
 
 impl Plant {
@@ -62,10 +82,17 @@ impl Plant {
         (Plant::NoSelfStopNoFence, "no-self-stop-no-fence"),
         (Plant::IdsReused, "ids-reused"),
         (Plant::UnknownIsRefused, "unknown-is-refused"),
+        (Plant::FenceForgotten, "fence-forgotten"),
+        (Plant::AnswerBeforeRegistry, "answer-before-registry"),
+        (Plant::LapsedStays, "lapsed-stays"),
+        (Plant::OffersStay, "offers-stay"),
+        (Plant::FencedSpeaks, "fenced-speaks"),
+        (Plant::AcksForgotten, "acks-forgotten"),
+        (Plant::StatusesSkipped, "statuses-skipped"),
     ];
 
     /// Bugs against which a second defence holds: nothing breaks while only one is planted.
-    pub const HELD: &[(Plant, &str)] = &[(Plant::NoFence, "no-fence"), (Plant::TwiceTheBooks, "twice-the-books")];
+    pub const HELD: &[(Plant, &str)] = &[(Plant::NoFence, "no-fence"), (Plant::TwiceTheBooks, "twice-the-books"), (Plant::UsedUntold, "used-untold"), (Plant::RemovedUntold, "removed-untold"), (Plant::LeaveUnsent, "leave-unsent")];
 
     /// Whether leaders go on after their lease.
     pub fn goes_on(self) -> bool {

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use meso_core::id::MasterId;
 use meso_core::master::{self, Caller};
+use meso_core::offerer;
 use meso_core::seed::Seed;
+use meso_core::wire::Task;
+use meso_core::wire::query::Rows;
 
 use crate::agenda::Agenda;
 use crate::agents::AgentSite;
@@ -12,8 +15,10 @@ use crate::clients::ClientSite;
 use crate::judge::{Judge, Violation, law};
 use crate::masters::MasterSite;
 use crate::net::{Ask, Msg, SITES_MAX, Site, Wire};
+use crate::pipes::{Member, Pipe, Said, pipe_of};
 use crate::plan::Plan;
 use crate::plant::Plant;
+use crate::sessions::Sessions;
 use crate::store::SimStore;
 use crate::story::Story;
 use crate::stream::SimStream;
@@ -47,6 +52,18 @@ pub enum Item {
     Read(usize, u64),
     /// A client is given a job.
     Job(usize, u64),
+    /// A member reads on in the record.
+    MemberReads(usize, u64),
+    /// A tail reads a line.
+    TailReads(usize, u64),
+    /// A tail is given a job.
+    TailJob(usize, u64, Box<Task>),
+    /// A head asks again which tasks live.
+    AskTasks(usize, u64),
+    /// The filter of a pipeline moves on.
+    Filter(usize),
+    /// What is left of a pipeline is killed.
+    Doom(usize),
     /// A process starts.
     Start(Site),
     /// A master notices that its connection is gone or back.
@@ -72,6 +89,8 @@ pub enum Waiting {
     Beat(usize, u64),
     /// A client for the answer to this call.
     Call(usize, u64, u64),
+    /// A member of a pipeline.
+    Member(usize, u64, Said),
 }
 
 /// How a run ended.
@@ -108,6 +127,9 @@ pub struct World {
     pub(crate) masters: Vec<MasterSite>,
     pub(crate) agents: Vec<AgentSite>,
     pub(crate) clients: Vec<ClientSite>,
+    pub(crate) pipes: Vec<Pipe>,
+    pub(crate) members: Vec<Member>,
+    pub(crate) sessions: Sessions,
     pub(crate) store: SimStore,
     pub(crate) store_down: bool,
     pub(crate) stream: SimStream,
@@ -135,8 +157,10 @@ impl World {
         let masters = (0..plan.masters).map(|_| MasterSite::new(&mut seed)).collect();
         let agents = (0..plan.agents).map(|which| AgentSite::new(which, &mut seed)).collect();
         let clients = (0..plan.clients).map(|which| ClientSite::new(which, &mut seed)).collect();
+        let (pipes, members) = Pipe::all(plan.pipes, &mut seed);
         World {
             judge: Judge::new(plan.agents),
+            sessions: Sessions::new(plan.masters),
             calm: !plan.faults.any(),
             plan,
             plant,
@@ -150,6 +174,8 @@ impl World {
             masters,
             agents,
             clients,
+            pipes,
+            members,
             store: SimStore::default(),
             store_down: false,
             stream: SimStream::default(),
@@ -206,6 +232,7 @@ impl World {
             let at_ms = self.seed.below(5_000);
             self.agenda.enter(at_ms, Item::Start(Site::Client(which)));
         }
+        self.begin_pipes();
         if self.plan.faults.any() {
             self.agenda.enter(1_000, Item::Fault);
         }
@@ -246,6 +273,7 @@ impl World {
                         Site::Master(which) => self.wake_master(which),
                         Site::Agent(which) => self.wake_agent(which),
                         Site::Client(which) => self.wake_client(which),
+                        Site::Member(which) => self.wake_member(which),
                         Site::Bus => {}
                     }
                     self.schedule(site);
@@ -267,19 +295,33 @@ impl World {
             }
             Item::Read(which, run) => self.client_reads(which, run),
             Item::Job(which, run) => self.client_job(which, run),
+            Item::MemberReads(which, run) => self.member_reads(which, run),
+            Item::TailReads(which, run) => self.tail_reads(which, run),
+            Item::TailJob(which, run, task) => self.tail_job(which, run, *task),
+            Item::AskTasks(which, run) => {
+                if self.members[which].run == run {
+                    self.member_asks_tasks(which);
+                }
+            }
+            Item::Filter(pipe) => self.filter_moves(pipe),
+            Item::Doom(pipe) => self.doom(pipe),
             Item::Start(Site::Master(which)) => self.start_master(which),
             Item::Start(Site::Agent(which)) => self.start_agent(which),
             Item::Start(Site::Client(which)) => self.start_client(which),
+            Item::Start(Site::Member(which)) => self.start_pipe(pipe_of(which)),
             Item::Start(Site::Bus) => {}
             Item::Notice(which, cuts, connected) => self.master_notices(which, cuts, connected),
             Item::Uncut(site, cuts) => self.uncut(site, cuts),
             Item::StoreBack => self.store_down = false,
             Item::Fault => self.fault(),
             Item::Calm => self.heal_all(),
-            Item::Probe => match self.unsettled() {
-                None => self.converged = true,
-                Some(_) => self.agenda.enter(self.now_ms + PROBE_MS, Item::Probe),
-            },
+            Item::Probe => {
+                self.check_pipes();
+                match self.unsettled() {
+                    None => self.converged = true,
+                    Some(_) => self.agenda.enter(self.now_ms + PROBE_MS, Item::Probe),
+                }
+            }
         }
     }
 
@@ -289,6 +331,7 @@ impl World {
             Site::Master(which) => self.masters[which].wants_ms(self.now_ms),
             Site::Agent(which) => self.agents[which].wants_ms(),
             Site::Client(which) => self.clients[which].wants_ms(),
+            Site::Member(which) => self.members[which].wants_ms(),
             Site::Bus => None,
         };
         let Some(at_ms) = at_ms.map(|at_ms| at_ms.max(self.now_ms)) else { return };
@@ -314,6 +357,7 @@ impl World {
             Site::Master(which) => self.masters[which].run,
             Site::Agent(which) => self.agents[which].run,
             Site::Client(which) => self.clients[which].run,
+            Site::Member(which) => self.members[which].run,
             Site::Bus => 0,
         }
     }
@@ -404,9 +448,15 @@ impl World {
             (Site::Agent(which), msg) if of_run => self.agent_hears(which, msg),
             (Site::Master(which), msg) if of_run => self.master_hears(which, msg),
             (Site::Client(which), msg) if of_run => self.client_hears(which, msg),
+            (Site::Member(which), msg) if of_run => self.member_hears(which, msg),
             (Site::Bus, msg) => self.bus_hears(msg),
             _ => {}
         }
+    }
+
+    /// Who the next to ask will be.
+    pub(crate) fn next_caller(&self) -> Caller {
+        self.callers + 1
     }
 
     /// Makes a request to the leader and notes who waits for its answer.
@@ -443,6 +493,17 @@ impl World {
                 };
                 self.client_answered(which, no, answer);
             }
+            (Waiting::Member(which, run, _), Some(master::Reply::Rows(rows))) if self.members[which].run == run => match *rows {
+                Rows::Tasks { page, .. } => self.head_event(which, offerer::Event::Snapshot(page.into_iter().map(|row| row.update).collect())),
+                _ => self.member_answered(which, Said::Snapshot, None),
+            },
+            (Waiting::Member(which, run, said), reply) if self.members[which].run == run => {
+                let answer = match reply {
+                    Some(master::Reply::Answer(answer)) => Some(answer),
+                    _ => None,
+                };
+                self.member_answered(which, said, answer);
+            }
             _ => {}
         }
     }
@@ -458,6 +519,9 @@ impl World {
             if let Some(why) = client.unsettled() {
                 return Some(format!("client {which} {why}"));
             }
+        }
+        if let Some(why) = self.unsettled_pipes() {
+            return Some(why);
         }
         for (which, agent) in self.agents.iter().enumerate() {
             if let Some(why) = agent.unsettled() {
@@ -475,6 +539,7 @@ fn target(item: &Item) -> Option<Site> {
         Item::Local(which, ..) => Some(Site::Agent(*which)),
         Item::Notice(which, ..) => Some(Site::Master(*which)),
         Item::Read(which, _) | Item::Job(which, _) => Some(Site::Client(*which)),
+        Item::MemberReads(which, _) | Item::TailReads(which, _) | Item::TailJob(which, ..) | Item::AskTasks(which, _) => Some(Site::Member(*which)),
         _ => None,
     }
 }

@@ -11,7 +11,7 @@ const SUITE: [std::ops::Range<u64>; 2] = [0..2_500, 2_500..5_000];
 /// Seeds without faults.
 const CALM: std::ops::Range<u64> = 0..300;
 /// A planted bug is found within so many seeds.
-const PLANT_SEEDS_MAX: u64 = 400;
+const PLANT_SEEDS_MAX: u64 = 2_000;
 /// A bug that a second defence holds is tried with so many seeds.
 const HELD_SEEDS: u64 = 300;
 
