@@ -305,7 +305,7 @@ fn stdin_arrives_whole() {
 #[test]
 fn stdin_of_a_sender_that_leaves() {
     both_ways(|world| {
-        for round in 0..20 {
+        for round in 0..6 {
             let id = format!("hasty-{round}");
             let mut spec = world.spec(&id, &["cat"]);
             spec.stdin = true;
