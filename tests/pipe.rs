@@ -1,33 +1,22 @@
 //! Frameworks as shell pipelines, on a real cluster: what filters, readers and ends of all kinds do to the offers of others
 //!
 //! Each test is a script on a cluster of its own. A line `check NAME EXPECTED GOT` that differs fails the test and shows both.
+mod script;
+
 use std::process::{Command, Stdio};
 
 /// What every script may use.
 const PRELUDE: &str = r#"
-set -u
-failures=0
-check() { if [ "$2" != "$3" ]; then failures=$((failures + 1)); printf 'not ok: %s\n  expected: %s\n  got:      %s\n' "$1" "$2" "$3" >&2; fi; }
-# Tries a command again until it is so; the script goes on in any case, and the check behind it tells.
-soon() { for _ in $(seq 450); do if "$@" > /dev/null 2>&1; then return; fi; sleep 0.1; done; }
 none_held() { [ -z "$(meso-ps offers -q)" ]; }
 some_held() { [ -n "$(meso-ps offers -q)" ]; }
 some_framework() { [ -n "$(meso-ps frameworks -q)" ]; }
 no_framework() { [ -z "$(meso-ps frameworks -q)" ]; }
 clean() { soon none_held; soon no_framework; check "$1: nothing is held" '' "$(meso-ps offers -q)"; check "$1: no framework is left" '' "$(meso-ps frameworks -q)"; }
-cd "$(mktemp -d)" || exit 1
-trap 'kill $(jobs -p) 2> /dev/null; rm -rf "$PWD"; exit $failures' EXIT
 "#;
 
-/// Runs a script on a cluster of its own, with agents of two processors, and shows what it said if a check failed.
+/// Runs a script on a cluster of its own, with agents of two processors.
 fn on_a_cluster(agents: u32, script: &str) {
-    let output = Command::new("timeout")
-        .args(["170", env!("CARGO_BIN_EXE_meso-up"), "-q", "--agents", &agents.to_string(), "-R", "cpus=2,mem=512M", "--", "bash", "-c", &format!("{PRELUDE}{script}")])
-        .stdin(Stdio::null())
-        .output()
-        .expect("coreutils and bash are there");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{} of a script\n{said}\n{}", output.status, String::from_utf8_lossy(&output.stdout));
+    script::on_a_cluster(&["--agents", &agents.to_string(), "-R", "cpus=2,mem=512M"], PRELUDE, script);
 }
 
 /// Shows that a pipeline ends with its task's own code, all stages at once, also under pipefail, and leaves nothing behind.

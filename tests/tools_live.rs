@@ -1,35 +1,22 @@
 //! The tools that look and act, on a real cluster: a bus, a master and agents as processes, under `meso-up --`
 //!
 //! Each test is a script on a cluster of its own. A line `check NAME EXPECTED GOT` that differs fails the test and shows both.
-use std::process::{Command, Stdio};
+mod script;
 
 /// What every script may use.
 const PRELUDE: &str = r#"
-set -u
-failures=0
-check() { if [ "$2" != "$3" ]; then failures=$((failures + 1)); printf 'not ok: %s\n  expected: %s\n  got:      %s\n' "$1" "$2" "$3" >&2; fi; }
 launch() { timeout 30 meso-launch -d -R cpus=0.1,mem=32M "$@"; }
-# Tries a command again until it is so; the script goes on in any case, and the check behind it tells.
-soon() { for _ in $(seq 100); do if "$@" > /dev/null 2>&1; then return; fi; sleep 0.1; done; }
 # One process of this cluster, by its command line: only children of the meso-up that runs this script are looked at.
 mine() {
   for pid in $(cat /proc/$PPID/task/*/children); do
     if tr '\0' ' ' 2>/dev/null < /proc/$pid/cmdline | grep -q -E -- "$1"; then echo "$pid"; return; fi
   done
 }
-cd "$(mktemp -d)" || exit 1
-trap 'rm -rf "$PWD"; exit $failures' EXIT
 "#;
 
-/// Runs a script on a cluster of its own, and shows what it said if a check failed.
+/// Runs a script on a cluster of its own.
 fn on_a_cluster(agents: u32, script: &str) {
-    let output = Command::new("timeout")
-        .args(["120", env!("CARGO_BIN_EXE_meso-up"), "-q", "--agents", &agents.to_string(), "--", "bash", "-c", &format!("{PRELUDE}{script}")])
-        .stdin(Stdio::null())
-        .output()
-        .expect("coreutils and bash are there");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{} of a script\n{said}\n{}", output.status, String::from_utf8_lossy(&output.stdout));
+    script::on_a_cluster(&["--agents", &agents.to_string()], PRELUDE, script);
 }
 
 /// Shows that meso-wait gives each task's own code, the highest of several, and its own codes for time and strangers.
@@ -281,12 +268,12 @@ timeout 60 meso-launch --offer "$(head -1 once | jq -r .id)" $small -- sh -c 'ex
 # A tail that is killed takes what it launched along, and ends the head.
 (meso-offer 2> head-said; echo "$?" > head-code) | timeout -s KILL 3 meso-launch -O $small --name orphan -- sleep 300
 # Its session lapses after 15 s.
-for again in 1 2 3; do soon sh -c 'meso-ps -a --state killed -o tsv=name | grep -q orphan'; done
+soon sh -c 'meso-ps -a --state killed -o tsv=name | grep -q orphan'
 check 'no orphan runs' 0 "$(meso-ps -o tsv=name | grep -c orphan)"
 soon test -s head-code
 check 'the head has ended' 0 "$(cat head-code)"
 # The batch above is kept for 20 s.
-for again in 1 2 3; do soon sh -c '[ -z "$(meso-ps offers -q)" ]'; done
+soon sh -c '[ -z "$(meso-ps offers -q)" ]'
 check 'nothing is held' 0 "$(meso-ps offers -q | wc -l)"
 "#,
     );

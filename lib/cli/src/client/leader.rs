@@ -283,7 +283,7 @@ fn to_json(message: &impl serde::Serialize) -> Result<Bytes, Failure> {
     serde_json::to_vec(message).map(Bytes::from).map_err(|e| Failure::internal(format!("writing a message: {e}")))
 }
 
-fn not_understood() -> Failure {
+pub(crate) fn not_understood() -> Failure {
     Failure::failed("the leader's answer is not understood").hint("the same version of meso everywhere")
 }
 

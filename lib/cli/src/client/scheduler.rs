@@ -1,4 +1,5 @@
 //! Lines that are calls: what a framework written in any language says to the leader
+use crate::client::leader::not_understood;
 use crate::client::{Leader, PATIENCE_MS, Seat, look, too_late};
 use crate::{Failure, random};
 use meso_core::duration::parse_duration;
@@ -268,7 +269,7 @@ fn done(answer: Answer) -> Result<(), Problem> {
     match answer {
         Answer::Done {} => Ok(()),
         Answer::Refused(refusal) => Err(refusal.into()),
-        _ => Err(Failure::failed("the leader's answer is not understood").hint("the same version of meso everywhere").into()),
+        _ => Err(not_understood().into()),
     }
 }
 

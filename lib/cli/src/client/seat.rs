@@ -1,5 +1,5 @@
 //! A place in a framework's session, found by an offer of it and kept by beats
-use crate::client::leader::{Leader, PATIENCE_MS};
+use crate::client::leader::{Leader, PATIENCE_MS, not_understood};
 use crate::{Failure, who};
 use meso_core::id::{FrameworkId, Nonce, OfferId};
 use meso_core::role::Role;
@@ -125,8 +125,4 @@ impl Seat {
         let call = Call::Leave { framework: self.framework.clone(), session: self.session.clone(), member: self.member.clone(), hold_ms: 0 };
         leader.call(&call, Duration::from_millis(PATIENCE_MS)).await.map(drop)
     }
-}
-
-fn not_understood() -> Failure {
-    Failure::failed("the leader's answer is not understood").hint("the same version of meso everywhere")
 }
