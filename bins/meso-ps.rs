@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use meso_cli::client::{
-    AGENT_COLUMNS, FRAMEWORK_COLUMNS, LISTING_MS, Leader, MASTER_COLUMNS, OFFER_COLUMNS, TASK_COLUMNS, agent_row, framework_row, is_later, master_row, offer_row, recorded_tasks,
-    snapshot_listings, task_row,
+    AGENT_COLUMNS, FRAMEWORK_COLUMNS, LISTING_MS, Leader, MASTER_COLUMNS, OFFER_COLUMNS, ROLE_COLUMNS, TASK_COLUMNS, agent_row, framework_row, is_later, master_row, offer_row,
+    recorded_tasks, role_row, snapshot_listings, task_row,
 };
 use meso_cli::{BusArgs, Column, Exit, Failure, Format, LineOut, Listing, Look, OutputArgs, Row, Written, json_text};
 use meso_core::id::TaskId;
@@ -20,7 +20,7 @@ use std::time::Duration;
 /// Without a word, the tasks that live. A table for people; for programs, -o json, jsonl, tsv=FIELD,FIELD or name. The snapshot is what the
 /// allocation policy sees; as jsonl it is the line that meso-allocate reads.
 #[derive(clap::Parser)]
-#[command(after_help = "Examples:\n  meso-ps                                  tasks that live\n  meso-ps -q --state failed | xargs meso-logs\n  meso-ps agents -o tsv=host,free.cpus\n  meso-ps snapshot -o jsonl | meso-allocate --trace")]
+#[command(after_help = "Examples:\n  meso-ps                                  tasks that live\n  meso-ps -q --state failed | xargs meso-logs\n  meso-ps agents -o tsv=host,free.cpus\n  meso-ps frameworks                       who has how much, what is fair, who waits\n  meso-ps snapshot -o jsonl | meso-allocate --trace")]
 struct Args {
     /// What to list
     #[arg(value_enum, default_value_t = What::Tasks)]
@@ -53,6 +53,7 @@ enum What {
     Masters,
     Frameworks,
     Offers,
+    Roles,
     Snapshot,
 }
 
@@ -64,7 +65,7 @@ impl What {
             What::Agents => vec!["active", "recovering", "unreachable"],
             What::Masters => vec!["leading", "standby"],
             What::Frameworks => vec!["connected", "disconnected"],
-            What::Offers | What::Snapshot => vec![],
+            What::Offers | What::Roles | What::Snapshot => vec![],
         }
     }
 }
@@ -84,6 +85,7 @@ async fn list(args: Args) -> Result<Exit, Failure> {
         What::Masters => (&MASTER_COLUMNS, leader.masters(limit).await?.iter().map(|master| master_row(master, now_ms)).collect()),
         What::Frameworks => (&FRAMEWORK_COLUMNS, leader.frameworks(limit).await?.iter().map(|framework| framework_row(framework, now_ms)).collect()),
         What::Offers => (&OFFER_COLUMNS, leader.offers(limit).await?.iter().map(|offer| offer_row(offer, now_ms)).collect()),
+        What::Roles => (&ROLE_COLUMNS, leader.roles(limit).await?.iter().map(role_row).collect()),
         What::Snapshot => return show(&leader.snapshot(limit).await?, &args.output.output),
     };
     let is = |row: &Row, key: &str, value: &str| row.field(key).and_then(|field| field.as_str()) == Some(value);

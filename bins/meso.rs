@@ -22,7 +22,7 @@ const WORD_BYTES_MAX: usize = 64;
 const TOOLS: [(&str, &str); 18] = [
     ("up", "a whole cluster on this machine in one command"),
     ("launch", "runs a task: on any fitting offer, or on the offers it reads"),
-    ("ps", "lists tasks, agents, masters, frameworks and offers"),
+    ("ps", "lists tasks, agents, masters, frameworks, offers and roles"),
     ("logs", "prints or follows a task's output, running or finished"),
     ("wait", "waits for tasks, exits with their code"),
     ("kill", "ends tasks or a framework, with grace"),

@@ -128,7 +128,7 @@ check 'agents' '2 active' "$(meso-ps agents -o tsv=state | sort | uniq -c | xarg
 check 'an agent has less free' 1 "$(meso-ps agents -o jsonl | grep -c '"used":{"cpus":0.5,.*"mem":64,')"
 check 'masters' leading "$(meso-ps masters -o tsv=state)"
 check 'the kind is first' '"meso":"task/1" "meso":"agent/1" "meso":"master/1"' "$(for what in tasks agents masters; do meso-ps $what -o jsonl | head -1 | grep -o '"meso":"[a-z]*/1"'; done | xargs -d '\n')"
-for what in tasks agents masters frameworks offers; do for form in table wide json jsonl name tsv=id; do meso-ps $what -o $form > out 2> err; check "$what as $form" "0 0" "$? $(wc -c < err)"; done; done
+for what in tasks agents masters frameworks offers roles; do for form in table wide json jsonl name tsv=id; do meso-ps $what -o $form > out 2> err; check "$what as $form" "0 0" "$? $(wc -c < err)"; done; done
 check 'one array' '[' "$(meso-ps -a -o json | head -1)"
 meso-ps -a -o json | head -c 1 > /dev/null; check 'a reader that leaves' 0 "${PIPESTATUS[0]}"
 check 'not mine' '' "$(meso-ps --mine --principal other -q)"
@@ -322,6 +322,66 @@ check 'bad lines are said with their numbers' "1 2 5 $lines" "$(sed -n 's/.*: li
 exec 3>&-
 wait $tail; check 'the end of the calls' 0 $?
 wait $head; check 'is the end of the head' 0 $?
+"#,
+    );
+}
+
+/// Shows that what is set for roles holds at once, outlives its master, takes back the offers it contradicts and only those,
+/// and that what cannot be is refused with its numbers and changes nothing.
+#[test]
+fn roles() {
+    script::on_a_cluster(
+        &["--agents", "2", "-R", "cpus=4,mem=2G"],
+        PRELUDE,
+        r#"
+row() { meso-role ls -o jsonl | jq -c --arg id "$1" 'select(.id == $id) | [.weight,.priority,.guarantee,.limit]'; }
+all() { meso-role -o jsonl | jq -c '[.id,.set,.weight,.priority,.guarantee,.limit]'; }
+# Set and listed.
+meso-role set eng/batch --weight 2.5 --guarantee cpus=1,mem=64M --limit cpus=2,gpus=0 > out 2> err; check 'silent on success' '0 0 0' "$? $(wc -c < out) $(wc -c < err)"
+check 'all of it' '[2.5,0,{"cpus":1,"mem":64},{"cpus":2,"gpus":0}]' "$(row eng/batch)"
+check 'the role above is listed' '[1,0,{},{}]' "$(row eng)"
+meso-role set eng/batch:nightly --priority -5; check 'a framework that is not there yet' '[1,-5,{},{}]' "$(row eng/batch:nightly)"
+meso-role set eng/batch --limit none; check 'what is not named stays' '[2.5,0,{"cpus":1,"mem":64},{}]' "$(row eng/batch)"
+check 'in the order of the tree' 'eng eng/batch eng/batch:nightly' "$(meso-role -o name | xargs)"
+check 'one listing, two tools' "$(meso-role -o jsonl)" "$(meso-ps roles -o jsonl)"
+# Contradictions, and more than there is: both numbers, and nothing changed.
+before=$(all)
+refused() { meso-role set "$@" > out 2> said; check "refused: $*" '1 0' "$? $(wc -c < out)"; check "unchanged by: $*" "$before" "$(all)"; }
+refused vip --guarantee cpus=8; check 'both sums' 1 "$(grep -c 'cpus=9.*cpus=8' said)"; check 'the way out' 1 "$(grep -c -e --force said)"
+refused vip --guarantee cpus=2 --limit cpus=1; check 'guarantee and limit' 1 "$(grep -c 'guaranteed cpus=2 and limited to cpus=1' said)"
+refused eng --guarantee mem=32M; check 'role and those below' 1 "$(grep -c 'eng is guaranteed mem=32, and those below it together mem=64' said)"
+refused eng/batch --guarantee cpus=9000 --force --limit cpus=1; check 'no force helps' 1 "$(grep -c 'cpus=9000' said)"
+for bad in 'eng --weight 0' 'eng --weight -1' 'eng --weight NaN' '.. --weight 2' 'eng//x --weight 2' 'eng --guarantee cpus=-1' 'eng --limit cpus=inf' 'eng --limit ports=1' eng; do
+  meso-role set $bad > out 2> said; check "wrong: $bad" '2 0' "$? $(wc -c < out)"
+done
+meso-role rm no-such-role 2> said; check 'nothing to remove' '1 1' "$? $(grep -c 'no-such-role has no policy' said)"
+check 'unchanged by all that' "$before" "$(all)"
+meso-role set vip --guarantee cpus=8 --force 2> /dev/null; check 'forced' '0 [1,0,{"cpus":8},{}]' "$? $(row vip)"
+meso-role rm vip; check 'removed' '0 ' "$? $(row vip)"
+# What is set is the cluster's, not its master's.
+before=$(all); kill -9 "$(mine meso-master)"; lists() { meso-role -o name | grep -q nightly; }; soon lists
+check 'the next leader knows' "$before" "$(all)"
+# Of two who hold an agent each, a limit takes back what it contradicts.
+meso-role rm eng/batch; meso-role rm eng/batch:nightly
+meso-offer -e all --framework fa --role a --max-open 1 > fa.lines 2> /dev/null & meso-offer -e all --framework fb --role b --max-open 1 > fb.lines 2> /dev/null &
+held() { meso-ps offers -o tsv=holder,cpus | sort | xargs; }; one_each() { [ "$(held)" = 'fa 4 fb 4' ]; }
+soon one_each; check 'each holds an agent' 'fa 4 fb 4' "$(held)"
+check 'who holds it is said' 2 "$(meso-ps offers -o jsonl | jq -c 'select(.who != "" and .since_ms > 0 and .framework_name == .holder)' | wc -l)"
+offer_of() { meso-ps offers -o tsv=holder,id | sed -n "s/^$1\t//p"; }
+a=$(offer_of fa); b=$(offer_of fb)
+check 'what it would do' '1 {"cpus":1}' "$(meso-role set a --limit cpus=1 --dry-run -o tsv=rescinded,limit | tr '\t' ' ')"
+check 'and did not' "$a $b" "$(offer_of fa) $(offer_of fb)"
+meso-role set a --limit cpus=1 2> /dev/null; check 'below what is offered' 0 $?
+check 'only its own offer went' "0 $b" "$(meso-ps offers -o name | grep -c "^$a") $(offer_of fb)"
+told() { grep -q '"meso":"rescind/1"' fa.lines; }; soon told; check 'its holder is told' '1 0' "$(grep -c '"meso":"rescind/1"' fa.lines) $(grep -c '"meso":"rescind/1"' fb.lines)"
+check 'shares by framework' '0.5 1 0' "$(meso-ps frameworks -o jsonl | jq -r 'select(.name == "fb") | [.share, .weight, .priority] | join(" ")')"
+kill %1 %2 2> /dev/null; wait
+# A limit below what tasks hold ends none of them.
+c=$(timeout 30 meso-launch -d --role c -R cpus=1,mem=64M -- sleep 60); runs() { [ "$(meso-ps -o tsv=state)" = running ]; }; soon runs
+meso-role set c --limit cpus=0.5 2> said; check 'below what is held' '1 1' "$? $(grep -c 'cpus=1.*cpus=0.5\|cpus=0.5.*cpus=1' said)"
+meso-role set c --limit cpus=0.5 --force 2> /dev/null; check 'forced below it' "0 $c" "$? $(meso-ps -q --state running)"
+check 'and seen' '1 0.125 1' "$(meso-ps roles -o jsonl | jq -r 'select(.id == "c") | [.cpus, .share, .frameworks] | join(" ")')"
+timeout 30 meso-launch --role c -R cpus=0.1,mem=32M --start-deadline 2s -- true 2> /dev/null; check 'gets nothing more' 75 $?
 "#,
     );
 }

@@ -31,7 +31,7 @@ fn no_responders(subject: &str) -> Failure {
     let mut tokens = subject.split('.').skip(1);
     match (tokens.next(), tokens.next(), tokens.next()) {
         (Some(_), Some("io"), Some(agent)) => Failure::unreachable(format!("{agent} does not answer")).hint("meso-ps agents"),
-        (Some(cluster), Some("q" | "f2m" | "a2m"), _) => Failure::unreachable(format!("no master leads the cluster {cluster}")).hint(START_ONE),
+        (Some(cluster), Some("q" | "f2m" | "o2m" | "a2m"), _) => Failure::unreachable(format!("no master leads the cluster {cluster}")).hint(START_ONE),
         _ => Failure::unreachable(format!("nobody answers on {subject}")).hint(START_ONE),
     }
 }

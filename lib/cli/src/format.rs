@@ -99,7 +99,9 @@ enum Show {
     Text,
     Number,
     Mib,
+    Amounts,
     Age,
+    Lasts,
 }
 
 /// A column of a listing: its heading, the key of its value, and how it is shown.
@@ -135,9 +137,19 @@ impl Column {
         Self::new(title, key, Show::Mib)
     }
 
+    /// An object of amounts by kind, as `cpus=4,mem=8G`.
+    pub const fn amounts(title: &'static str, key: &'static str) -> Self {
+        Self::new(title, key, Show::Amounts)
+    }
+
     /// A time in milliseconds since 1970, as how long ago it was.
     pub const fn age(title: &'static str, key: &'static str) -> Self {
         Self::new(title, key, Show::Age)
+    }
+
+    /// So many milliseconds, as `12s`; none at all is nothing.
+    pub const fn lasts(title: &'static str, key: &'static str) -> Self {
+        Self::new(title, key, Show::Lasts)
     }
 
     /// The same, only with `-o wide`.
@@ -147,7 +159,7 @@ impl Column {
     }
 
     fn head(&self) -> Head {
-        Head { title: self.title, right: matches!(self.show, Show::Number | Show::Mib), whole: self.show == Show::Id }
+        Head { title: self.title, right: matches!(self.show, Show::Number | Show::Mib | Show::Lasts), whole: self.show == Show::Id }
     }
 
     fn cell(&self, row: &Row, look: Look) -> String {
@@ -156,6 +168,8 @@ impl Column {
             (_, None) => None,
             (Show::Mib, Some(value)) => value.as_f64().map(mib_text),
             (Show::Age, Some(value)) => value.as_u64().filter(|then_ms| *then_ms > 0).map(|then_ms| age_text(look.now_ms, then_ms)),
+            (Show::Lasts, Some(value)) => value.as_u64().filter(|ms| *ms > 0).map(|ms| age_text(ms, 0)),
+            (Show::Amounts, Some(value)) => value.as_object().map(amounts_text),
             (_, Some(value)) => Some(plain(value)),
         };
         shown.map_or_else(|| NOTHING.to_owned(), |text| cell_text(&text))
@@ -283,6 +297,15 @@ fn plain(value: &Value) -> String {
     }
 }
 
+/// Amounts in the notation of `-R`, memory and disk with their unit; nothing for none.
+fn amounts_text(amounts: &Map<String, Value>) -> String {
+    let shown = |(kind, amount): (&String, &Value)| match (kind.as_str(), amount.as_f64()) {
+        ("mem" | "disk", Some(mib)) => format!("{kind}={}", mib_text(mib)),
+        _ => format!("{kind}={}", plain(amount)),
+    };
+    amounts.iter().map(shown).collect::<Vec<_>>().join(",")
+}
+
 /// A field that cannot be taken for two, or for none: `read` in a shell merges empty ones.
 fn tsv_text(value: Option<&Value>) -> String {
     let text = value.map(plain).unwrap_or_default();
@@ -337,6 +360,15 @@ mod tests {
         assert_eq!(rendered("table"), expected);
         assert!(rendered("wide").lines().next().is_some_and(|heading| heading.ends_with("AGE  RACK")));
         assert!(rendered("wide").contains("r1"));
+    }
+
+    /// Shows amounts by kind and times that last as people read them, and nothing where there is none.
+    #[test]
+    fn amounts_and_times() {
+        let columns = vec![Column::amounts("LIMIT", "limit"), Column::lasts("WAITS", "waits_ms")];
+        let rows = vec![Row::default().with("limit", json!({"cpus":0.5,"gpus":0,"mem":8192})).with("waits_ms", 61_000), Row::default().with("limit", json!({})).with("waits_ms", 0)];
+        let table = Listing { columns, rows }.render(&Format::Table, PIPE).expect("it has a form");
+        assert_eq!(table, "LIMIT                   WAITS\ncpus=0.5,gpus=0,mem=8G     1m\n-                           -\n");
     }
 
     /// Shows that both JSON forms read back as the very rows.

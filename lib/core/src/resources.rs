@@ -19,7 +19,7 @@ use crate::id::is_id;
 use crate::json::quoted;
 
 pub use milli::Milli;
-pub use notation::{parse_request, parse_size, parse_total};
+pub use notation::{parse_amounts, parse_request, parse_size, parse_total};
 pub use ports::Ports;
 pub use quantities::Quantities;
 pub use request::{Request, Shortfall};

@@ -3,8 +3,11 @@ use crate::{Access, Failure};
 use bytes::Bytes;
 use meso_bus::{Bus, BusError};
 use meso_core::id::Principal;
+use meso_core::policy::Subject;
 use meso_core::wire::call::{Answer, Call};
-use meso_core::wire::query::{AgentRow, FrameworkRow, MasterRow, OfferRow, Query, Rows, Table, TaskRow};
+use meso_core::wire::explain::{Ask, Told};
+use meso_core::wire::operator::{Operation, Outcome};
+use meso_core::wire::query::{AgentRow, FrameworkRow, MasterRow, OfferRow, Query, RoleRow, Rows, Table, TaskRow};
 use meso_core::wire::snapshot::Snapshot;
 use meso_core::wire::{Refusal, RefusalCode};
 use serde::de::DeserializeOwned;
@@ -92,6 +95,20 @@ impl Leader {
         .await
     }
 
+    /// Makes an operator's call, as [`Leader::call`] makes a framework's.
+    ///
+    /// # Errors
+    /// As [`Leader::call`].
+    pub async fn operate(&self, operation: &Operation, limit: Duration) -> Result<Option<Outcome>, Failure> {
+        let subject = self.bus.subjects().operator_call(&self.principal, "operate");
+        let payload = to_json(operation)?;
+        self.until_answered(&subject, payload, limit, |outcome: Outcome| match outcome {
+            Outcome::Refused(refusal) if asks_for_patience(&refusal) => Attempt::Later,
+            outcome => Attempt::Answered(outcome),
+        })
+        .await
+    }
+
     /// Asks for one page of a table; `None` if nobody leads within `limit`.
     ///
     /// # Errors
@@ -111,13 +128,34 @@ impl Leader {
         }
     }
 
+    /// Asks why somebody waits: for the whole explanation, or a part of it.
+    ///
+    /// # Errors
+    /// As [`Leader::ask`], and `Unreachable` if nobody leads within `limit`.
+    pub async fn explain<T: DeserializeOwned>(&self, ask: Ask, limit: Duration) -> Result<T, Failure> {
+        let subject = self.bus.subjects().query(&self.principal, "ask");
+        let payload = to_json(&Query { of: Table::Explain, from: String::new(), prefix: String::new(), ask: Some(Box::new(ask)) })?;
+        let told = self
+            .until_answered(&subject, payload, limit, |told: Told<T>| match told.refusal {
+                Some(ref refusal) if asks_for_patience(refusal) => Attempt::Later,
+                _ => Attempt::Answered(told),
+            })
+            .await?;
+        match told {
+            Some(Told { explanation: Some(explanation), .. }) => Ok(explanation),
+            Some(Told { refusal: Some(refusal), .. }) => Err(Failure::failed(refusal.message)),
+            Some(_) => Err(not_understood()),
+            None => Err(self.nobody(limit)),
+        }
+    }
+
     /// Asks for a whole table, page after page, as one; `next` is empty in it.
     ///
     /// # Errors
     /// As [`Leader::ask`], and `Unreachable` if nobody leads within `limit`.
     pub async fn rows_all(&self, of: Table, prefix: &str, limit: Duration) -> Result<Rows, Failure> {
         let deadline = Instant::now() + limit;
-        let mut query = Query { of, from: String::new(), prefix: prefix.to_owned() };
+        let mut query = Query { of, from: String::new(), prefix: prefix.to_owned(), ask: None };
         let mut whole: Option<Rows> = None;
         for _ in 0..PAGES_MAX {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -197,6 +235,21 @@ impl Leader {
         }
     }
 
+    /// The roles in the order of their tree, each followed by those of its frameworks that have a policy of their own.
+    ///
+    /// # Errors
+    /// As [`Leader::rows_all`].
+    pub async fn roles(&self, limit: Duration) -> Result<Vec<RoleRow>, Failure> {
+        match self.rows_all(Table::Roles, "", limit).await? {
+            Rows::Roles { mut page, .. } => {
+                // As texts `eng-x` would stand between `eng` and `eng/a`.
+                page.sort_by(|a, b| place_in_tree(&a.subject).cmp(&place_in_tree(&b.subject)));
+                Ok(page)
+            }
+            _ => Err(not_understood()),
+        }
+    }
+
     /// The cluster as an allocation policy sees it. A large one is put together of parts of different moments.
     ///
     /// # Errors
@@ -247,8 +300,8 @@ pub(crate) fn asks_for_patience(refusal: &Refusal) -> bool {
 
 fn take_next(rows: &mut Rows) -> String {
     match rows {
-        Rows::Tasks { next, .. } | Rows::Agents { next, .. } | Rows::Frameworks { next, .. } | Rows::Offers { next, .. } | Rows::Snapshot { next, .. } => std::mem::take(next),
-        Rows::Masters { .. } | Rows::Refused { .. } => String::new(),
+        Rows::Tasks { next, .. } | Rows::Agents { next, .. } | Rows::Frameworks { next, .. } | Rows::Offers { next, .. } | Rows::Roles { next, .. } | Rows::Snapshot { next, .. } => std::mem::take(next),
+        Rows::Masters { .. } | Rows::Explain { .. } | Rows::Refused { .. } => String::new(),
     }
 }
 
@@ -271,12 +324,25 @@ fn extend(whole: &mut Rows, more: Rows) -> Option<String> {
             page.extend(more);
             Some(next)
         }
+        (Rows::Roles { page, .. }, Rows::Roles { page: more, next }) => {
+            page.extend(more);
+            Some(next)
+        }
         (Rows::Snapshot { page, .. }, Rows::Snapshot { page: more, next }) => {
             page.extend(more);
             Some(next)
         }
         _ => None,
     }
+}
+
+/// The names down to a role, then the framework.
+fn place_in_tree(subject: &Subject) -> (Vec<&str>, Option<&str>) {
+    let framework = match subject {
+        Subject::Role(_) => None,
+        Subject::Framework(_, name) => Some(name.as_str()),
+    };
+    (subject.role().as_str().split('/').collect(), framework)
 }
 
 fn to_json(message: &impl serde::Serialize) -> Result<Bytes, Failure> {
@@ -290,8 +356,12 @@ pub(crate) fn not_understood() -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::sample::update;
+    use crate::client::sample::{role, update};
     use crate::client::testleader::TestLeader;
+    use meso_bus::BusOptions;
+    use meso_bus::subjects::inbox_of;
+    use meso_bus::testserver::{Server, ServerSpec};
+    use meso_core::id::Name;
     use meso_core::task::TaskState;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -330,6 +400,49 @@ mod tests {
             .await;
         let answer = cluster.leader().call(&kill(), LIMIT).await.expect("the bus is there");
         assert_eq!(answer, Some(Answer::Refused(Refusal::new(RefusalCode::NotYours, "why"))));
+    }
+
+    /// Shows that an operation is asked again while a leader asks for patience, and that its refusal is an answer.
+    #[tokio::test]
+    async fn operations() {
+        let cluster = TestLeader::start().await;
+        let asked = AtomicUsize::new(0);
+        cluster
+            .answer_operations(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+                0 => Outcome::Refused(Refusal::new(RefusalCode::Recovering, "not yet")),
+                _ => Outcome::Refused(Refusal::new(RefusalCode::Contradicts, "too much")),
+            })
+            .await;
+        let operation = Operation::RemoveRole { subject: Subject::parse("eng").expect("a role"), dry_run: true };
+        let outcome = cluster.leader().operate(&operation, LIMIT).await.expect("the bus is there");
+        assert_eq!(outcome, Some(Outcome::Refused(Refusal::new(RefusalCode::Contradicts, "too much"))));
+    }
+
+    /// Shows that who may ask but not operate is told so by the bus at once, with the code for it.
+    #[tokio::test]
+    async fn operators_only() {
+        let config = r#"accounts { A { jetstream: enabled, users: [ { user: me, password: p, permissions: { publish: { deny: ["meso.test.o2m.>"] } } } ] } }"#;
+        let server = Server::start(ServerSpec { config: config.to_owned(), ..ServerSpec::default() }).expect("nats-server is installed");
+        let mut options = BusOptions::new(&server.url(), &Name::parse("test").expect("a name"), inbox_of("me"), "test");
+        (options.user, options.password) = (Some("me".to_owned()), Some("p".to_owned()));
+        let leader = Leader::new(Bus::connect(&options, LIMIT).await.expect("it listens"), Principal::parse("me").expect("a principal"));
+        let operation = Operation::RemoveRole { subject: Subject::parse("eng").expect("a role"), dry_run: false };
+        let failure = leader.operate(&operation, LIMIT).await.expect_err("it is not permitted");
+        assert_eq!((failure.kind(), failure.next_step().is_some()), (crate::FailureKind::Denied, true), "{failure}");
+    }
+
+    /// Shows that roles stand in the order of their tree however their pages came.
+    #[tokio::test]
+    async fn roles_in_their_tree() {
+        let cluster = TestLeader::start().await;
+        cluster
+            .answer_queries(|query| {
+                let (names, next) = if query.from.is_empty() { (["eng", "eng-x", "eng/a"], "eng/a") } else { (["eng:nightly", "eng/a:f", "ops"], "") };
+                Rows::Roles { page: names.map(role).to_vec(), next: next.to_owned() }
+            })
+            .await;
+        let roles: Vec<String> = cluster.leader().roles(LIMIT).await.expect("it leads").iter().map(|row| row.subject.to_string()).collect();
+        assert_eq!(roles, ["eng", "eng:nightly", "eng/a", "eng/a:f", "eng-x", "ops"]);
     }
 
     /// Shows that a table comes whole out of its pages, and that a leader that never ends is not followed for ever.

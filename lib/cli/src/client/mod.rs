@@ -1,5 +1,6 @@
 //! How a tool speaks with the cluster: calls and questions to the leader, tasks found, their output followed
 
+mod explain;
 mod find;
 mod follow;
 mod leader;
@@ -20,11 +21,12 @@ pub(crate) mod testleader;
 mod verdict;
 mod watch;
 
+pub use explain::{explanation_text, standing_text, task_standing};
 pub use find::{Found, find_tasks, is_later, read_status, recorded_tasks};
 pub use follow::Follower;
 pub use leader::{LISTING_MS, Leader, PATIENCE_MS};
 pub use outlet::{Outlet, Tagger};
-pub use rows::{AGENT_COLUMNS, FRAMEWORK_COLUMNS, MASTER_COLUMNS, OFFER_COLUMNS, TASK_COLUMNS, agent_row, framework_row, master_row, offer_row, task_row};
+pub use rows::{AGENT_COLUMNS, FRAMEWORK_COLUMNS, MASTER_COLUMNS, OFFER_COLUMNS, ROLE_COLUMNS, TASK_COLUMNS, agent_row, framework_row, master_row, offer_row, role_row, task_row};
 pub use scheduler::{LineResult, Scheduler};
 pub use seat::{Seat, look, too_late};
 pub use signal::{BadSignal, Signal};

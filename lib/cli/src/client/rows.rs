@@ -4,7 +4,8 @@ use crate::{Column, Row};
 use meso_core::duration::rfc3339;
 use meso_core::resources::{Milli, Quantities, Resources};
 use meso_core::wire::Update;
-use meso_core::wire::query::{AgentRow, FrameworkRow, MasterRow, OfferRow};
+use meso_core::policy::{Policy, Subject};
+use meso_core::wire::query::{AgentRow, FrameworkRow, MasterRow, OfferRow, RoleRow};
 use serde_json::{Map, Value};
 
 /// The columns of tasks.
@@ -27,7 +28,7 @@ pub const TASK_COLUMNS: [Column; 15] = [
 ];
 
 /// The columns of agents.
-pub const AGENT_COLUMNS: [Column; 14] = [
+pub const AGENT_COLUMNS: [Column; 18] = [
     Column::id("ID", "id"),
     Column::text("HOST", "host"),
     Column::text("STATE", "state"),
@@ -38,6 +39,10 @@ pub const AGENT_COLUMNS: [Column; 14] = [
     Column::mib("FREE", "free.mem"),
     Column::mib("DISK", "disk").wide(),
     Column::number("GPUS", "gpus").wide(),
+    Column::number("LENT", "lent.cpus").wide(),
+    Column::number("FREE", "lent_free.cpus").wide(),
+    Column::mib("LENT", "lent.mem").wide(),
+    Column::mib("FREE", "lent_free.mem").wide(),
     Column::age("HEARD", "heard_ms").wide(),
     Column::text("ISOLATION", "isolation").wide(),
     Column::text("VERSION", "version").wide(),
@@ -45,29 +50,56 @@ pub const AGENT_COLUMNS: [Column; 14] = [
 ];
 
 /// The columns of frameworks.
-pub const FRAMEWORK_COLUMNS: [Column; 12] = [
+pub const FRAMEWORK_COLUMNS: [Column; 19] = [
     Column::id("ID", "id"),
     Column::text("NAME", "name"),
     Column::text("ROLE", "role"),
     Column::text("STATE", "state"),
     Column::number("SHARE", "share"),
+    Column::number("FAIR", "fair_share"),
+    Column::number("WEIGHT", "weight"),
+    Column::number("PRIO", "priority"),
     Column::number("CPUS", "cpus"),
     Column::mib("MEM", "mem"),
     Column::number("TASKS", "tasks"),
     Column::number("WANTS", "wants"),
-    Column::age("AGE", "since_ms"),
+    Column::lasts("WAITS", "waits_ms"),
+    Column::amounts("GUARANTEE", "guarantee").wide(),
+    Column::amounts("LIMIT", "limit").wide(),
+    Column::amounts("OFFERED", "offered").wide(),
+    Column::age("AGE", "since_ms").wide(),
     Column::text("PRINCIPAL", "principal").wide(),
     Column::text("WHO", "who").wide(),
 ];
 
+/// The columns of roles.
+pub const ROLE_COLUMNS: [Column; 13] = [
+    Column::id("ROLE", "id"),
+    Column::number("WEIGHT", "weight"),
+    Column::number("PRIO", "priority"),
+    Column::number("SHARE", "share"),
+    Column::number("FAIR", "fair_share"),
+    Column::amounts("GUARANTEE", "guarantee"),
+    Column::amounts("LIMIT", "limit"),
+    Column::number("CPUS", "cpus"),
+    Column::mib("MEM", "mem"),
+    Column::number("FRAMEWORKS", "frameworks"),
+    Column::mib("DISK", "disk").wide(),
+    Column::number("GPUS", "gpus").wide(),
+    Column::amounts("OFFERED", "offered").wide(),
+];
+
 /// The columns of offers.
-pub const OFFER_COLUMNS: [Column; 8] = [
+pub const OFFER_COLUMNS: [Column; 11] = [
     Column::id("ID", "id"),
-    Column::text("FRAMEWORK", "framework"),
+    Column::text("HOLDER", "holder"),
+    Column::text("WHO", "who"),
     Column::text("HOST", "host"),
     Column::number("CPUS", "cpus"),
     Column::mib("MEM", "mem"),
     Column::age("AGE", "since_ms"),
+    Column::text("REVOCABLE", "revocable").wide(),
+    Column::text("FRAMEWORK", "framework").wide(),
     Column::text("AGENT", "agent").wide(),
     Column::mib("DISK", "disk").wide(),
 ];
@@ -121,6 +153,8 @@ pub fn agent_row(agent: &AgentRow, now_ms: u64) -> Row {
         .with("free", amounts(&agent.free))
         .with("offered", amounts(&agent.offered))
         .with("used", amounts(&agent.used))
+        .with("lent", amounts(&agent.lent))
+        .with("lent_free", amounts(&agent.lent_free))
         .with("attrs", &agent.attrs)
         .with("isolation", &agent.isolation)
         .with("version", &agent.version)
@@ -131,8 +165,7 @@ pub fn agent_row(agent: &AgentRow, now_ms: u64) -> Row {
 /// A framework; its flat amounts are what its tasks hold.
 pub fn framework_row(framework: &FrameworkRow, now_ms: u64) -> Row {
     let since_ms = now_ms.saturating_sub(framework.age_ms);
-    let used = &framework.used;
-    Row::of("framework/1")
+    let row = Row::of("framework/1")
         .with("id", &framework.id)
         .with("framework", &framework.id)
         .with("name", &framework.name)
@@ -141,23 +174,45 @@ pub fn framework_row(framework: &FrameworkRow, now_ms: u64) -> Row {
         .with("state", &framework.state)
         .with("who", &framework.who)
         .with("share", framework.share)
-        .with("cpus", used.get("cpus"))
-        .with("mem", used.get("mem"))
-        .with("disk", used.get("disk"))
-        .with("gpus", used.get("gpus"))
-        .with("ports", used.get("ports"))
+        .with("fair_share", framework.fair_share);
+    with_quantities(with_policy(row, &framework.policy), &framework.used)
         .with("offered", quantities(&framework.offered))
         .with("tasks", framework.tasks)
         .with("wants", framework.wants)
+        .with("waits_ms", framework.waits_ms)
         .with("since", rfc3339(since_ms))
         .with("since_ms", since_ms)
+}
+
+/// A role, or a framework with a policy of its own; its flat amounts are what is held in it and below.
+pub fn role_row(role: &RoleRow) -> Row {
+    let framework = match &role.subject {
+        Subject::Role(_) => None,
+        Subject::Framework(_, name) => Some(name),
+    };
+    let row = Row::of("role/1")
+        .with("id", &role.subject)
+        .with("role", role.subject.role())
+        .with("framework", framework)
+        .with("set", role.is_set)
+        .with("share", role.share)
+        .with("fair_share", role.fair_share);
+    with_quantities(with_policy(row, &role.policy), &role.used).with("offered", quantities(&role.offered)).with("frameworks", role.frameworks)
 }
 
 /// An offer that is out.
 pub fn offer_row(offer: &OfferRow, now_ms: u64) -> Row {
     let since_ms = now_ms.saturating_sub(offer.age_ms);
-    let row = Row::of("offer/1").with("id", &offer.id).with("framework", &offer.framework).with("agent", &offer.agent).with("host", &offer.host);
-    with_resources(row, &offer.resources).with("since", rfc3339(since_ms)).with("since_ms", since_ms)
+    let holder = offer.framework_name.as_ref().map_or(offer.framework.as_str(), |name| name.as_str());
+    let row = Row::of("offer/1")
+        .with("id", &offer.id)
+        .with("framework", &offer.framework)
+        .with("framework_name", &offer.framework_name)
+        .with("holder", holder)
+        .with("who", &offer.who)
+        .with("agent", &offer.agent)
+        .with("host", &offer.host);
+    with_resources(row, &offer.resources).with("revocable", offer.revocable).with("since", rfc3339(since_ms)).with("since_ms", since_ms)
 }
 
 /// A master.
@@ -184,6 +239,18 @@ fn with_resources(row: Row, resources: &Resources) -> Row {
     resources.other.iter().fold(row, |row, (kind, amount)| row.with(kind, amount))
 }
 
+/// What an operator says of somebody.
+fn with_policy(row: Row, policy: &Policy) -> Row {
+    row.with("weight", policy.weight).with("priority", policy.priority).with("guarantee", quantities(&policy.guarantee)).with("limit", &policy.limit)
+}
+
+/// The built-in kinds, zeros included, and what else there is.
+fn with_quantities(row: Row, held: &Quantities) -> Row {
+    const BUILT_IN: [&str; 5] = ["cpus", "mem", "disk", "gpus", "ports"];
+    let row = BUILT_IN.iter().fold(row, |row, kind| row.with(kind, held.get(kind)));
+    held.iter().filter(|(kind, _)| !BUILT_IN.contains(kind)).fold(row, |row, (kind, amount)| row.with(kind, amount))
+}
+
 /// Amounts by kind as an object, zeros included.
 fn amounts(resources: &Resources) -> Map<String, Value> {
     resources.scalars().map(|(kind, amount)| (kind.to_owned(), number(amount))).collect()
@@ -200,9 +267,10 @@ fn number(amount: Milli) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::sample::update;
+    use crate::client::sample::{role, update};
     use crate::{Format, Listing};
     use meso_core::task::TaskState;
+    use serde_json::json;
 
     /// Shows that a task's row begins with its kind, is flat, and leaves no number out.
     #[test]
@@ -236,5 +304,34 @@ mod tests {
         );
         let wide = listing.render(&Format::Wide, look).expect("it has a form");
         assert!(wide.lines().next().is_some_and(|heading| heading.ends_with("COMMAND")), "{wide}");
+    }
+
+    /// Shows roles as people see them, with a limit of nothing, and that programs get every amount by its key.
+    #[test]
+    fn roles() {
+        let amount = |text: &str| Milli::parse(text).expect("an amount");
+        let mut eng = role("eng");
+        (eng.is_set, eng.policy.weight, eng.policy.priority, eng.frameworks) = (true, amount("2.5"), -3, 4);
+        eng.policy.guarantee.set("mem", amount("8192"));
+        eng.policy.limit.insert("gpus".to_owned(), Milli::ZERO);
+        eng.used.set("cpus", amount("1.5"));
+        eng.used.set("licenses", amount("2"));
+        (eng.share, eng.fair_share) = (amount("0.25"), amount("0.5"));
+        let listing = Listing { columns: ROLE_COLUMNS.to_vec(), rows: vec![role_row(&eng), role_row(&role("eng:nightly"))] };
+        let table = listing.render(&Format::Table, crate::Look { width: None, bold: false, now_ms: 0 }).expect("it has a form");
+        assert_eq!(
+            table,
+            "ROLE         WEIGHT  PRIO  SHARE  FAIR  GUARANTEE  LIMIT   CPUS  MEM  FRAMEWORKS\n\
+             eng             2.5    -3   0.25   0.5  mem=8G     gpus=0   1.5   0M           4\n\
+             eng:nightly       1     0      0     0  -          -          0   0M           0\n"
+        );
+        let text = serde_json::to_value(role_row(&eng)).expect("it has a JSON form");
+        assert_eq!(
+            text,
+            json!({"meso":"role/1","id":"eng","role":"eng","framework":null,"set":true,"share":0.25,"fair_share":0.5,"weight":2.5,"priority":-3,"guarantee":{"mem":8192},"limit":{"gpus":0},
+                "cpus":1.5,"mem":0,"disk":0,"gpus":0,"ports":0,"licenses":2,"offered":{},"frameworks":4})
+        );
+        let framework = role_row(&role("eng:nightly"));
+        assert_eq!((framework.field("role"), framework.field("framework")), (Some(&json!("eng")), Some(&json!("nightly"))));
     }
 }

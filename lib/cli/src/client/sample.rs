@@ -1,7 +1,9 @@
-//! Statuses made up for tests
+//! Statuses and roles made up for tests
 use meso_core::id::{AgentId, FrameworkId, Name, Principal, TaskId};
+use meso_core::policy::Subject;
 use meso_core::role::Role;
 use meso_core::task::TaskState;
+use meso_core::wire::query::RoleRow;
 use meso_core::wire::{Update, UpdateKind};
 
 /// A status of a task of the principal `me` on `agent_1`.
@@ -33,5 +35,20 @@ pub(crate) fn update(task: &str, state: TaskState) -> Update {
         started_ms: 1_000,
         ts: "1970-01-01T00:00:02Z".to_owned(),
         ts_ms: 2_000,
+    }
+}
+
+/// A role, or a framework of one, of which nobody said anything and that holds nothing.
+pub(crate) fn role(subject: &str) -> RoleRow {
+    RoleRow {
+        meso: "role/1".to_owned(),
+        subject: Subject::parse(subject).expect("a role"),
+        policy: Default::default(),
+        is_set: false,
+        frameworks: 0,
+        used: Default::default(),
+        offered: Default::default(),
+        share: Default::default(),
+        fair_share: Default::default(),
     }
 }

@@ -7,6 +7,7 @@ use meso_bus::{Bus, BusOptions, Message, Store};
 use meso_core::id::{AgentId, Name, Principal};
 use meso_core::wire::Update;
 use meso_core::wire::call::{Answer, Call};
+use meso_core::wire::operator::{Operation, Outcome};
 use meso_core::wire::query::{Query, Rows};
 use std::time::Duration;
 
@@ -43,6 +44,13 @@ impl TestLeader {
     pub async fn answer_calls(&self, answer: impl Fn(Call) -> Answer + Send + 'static) {
         self.serve(self.own.subjects().framework_calls(), move |message| {
             serde_json::to_vec(&answer(serde_json::from_slice(&message.payload).expect("it is a call"))).expect("it has a JSON form")
+        })
+        .await;
+    }
+
+    pub async fn answer_operations(&self, answer: impl Fn(Operation) -> Outcome + Send + 'static) {
+        self.serve(self.own.subjects().operator_calls(), move |message| {
+            serde_json::to_vec(&answer(serde_json::from_slice(&message.payload).expect("it is an operation"))).expect("it has a JSON form")
         })
         .await;
     }

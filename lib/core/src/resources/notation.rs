@@ -55,6 +55,20 @@ pub fn parse_total(text: &str) -> Result<Resources, BadResources> {
     Ok(total)
 }
 
+/// Reads amounts by kind as [`parse_request`] does, but keeps zeros and has no ports.
+///
+/// For what is said of a sum over agents, such as a limit: `gpus=0` is another limit than none.
+pub fn parse_amounts(text: &str) -> Result<BTreeMap<String, Milli>, BadResources> {
+    let mut amounts = BTreeMap::new();
+    for item in items(text)? {
+        match item.amount {
+            Amount::Scalar(_, amount) | Amount::Other(amount) => amounts.insert(item.name.to_owned(), amount),
+            Amount::PortCount(_) | Amount::PortRanges(_) => return Err(BadResources::new(item.text, "ports can be neither guaranteed nor limited")),
+        };
+    }
+    Ok(amounts)
+}
+
 /// Reads an amount of memory or disk and gives it in MiB: `256M`, `1.5G`, `512K`, `2T`, or plain MiB.
 pub fn parse_size(text: &str) -> Result<Milli, BadResources> {
     let unit_at = text
@@ -270,6 +284,18 @@ mod tests {
         let named = parse_request("cpus:1;ports:[31000-31005, 31010]").expect("port ranges");
         assert_eq!((named.ports, named.port_ranges.len()), (0, 7));
         assert_eq!(parse_request("licenses=0,cpus=0"), Ok(Request::default()));
+    }
+
+    /// Amounts by kind keep their zeros, and have no ports.
+    #[test]
+    fn amounts_keep_zeros() {
+        let amounts = parse_amounts("cpus=0.5,mem=1G,gpus=0,licenses=0").expect("amounts");
+        let shown: Vec<String> = amounts.iter().map(|(kind, amount)| format!("{kind}={amount}")).collect();
+        assert_eq!(shown, ["cpus=0.5", "gpus=0", "licenses=0", "mem=1024"]);
+        for (text, why) in [("ports=2", "ports can be neither"), ("cpus=1,port_ranges=[5]", "\"port_ranges=[5]\": ports can be neither"), ("cpus=-1", "never negative"), ("cpu=1", "did you mean cpus"), ("", "no resources")] {
+            let refusal = parse_amounts(text).expect_err(text).to_string();
+            assert!(refusal.contains(why), "{refusal}");
+        }
     }
 
     /// An agent's ports are concrete: ranges, or so many from 31000 on.
