@@ -8,6 +8,7 @@
 //! | `a2m.<agent>.<verb>` | agent | requests to the leader |
 //! | `m2a.<agent>.<secret>.cmd` | leader | commands; the secret is of the agent's registration |
 //! | `f2m.<principal>.<verb>` | framework | requests to the leader |
+//! | `o2m.<principal>.<verb>` | operator | changes asked of the leader |
 //! | `m2f.<principal>.<framework>` | leader | offers, rescinds |
 //! | `q.<principal>.<what>` | anybody | questions to the leader |
 //! | `io.<agent>.<principal>.<verb>` | client | output, stdin, signals, straight to the agent |
@@ -45,6 +46,7 @@ pub enum Address {
     Command { agent: AgentId, secret: Nonce },
     FrameworkCall { principal: Principal, verb: String },
     Push { principal: Principal, framework: FrameworkId },
+    OperatorCall { principal: Principal, verb: String },
     Query { principal: Principal, what: String },
     Io { agent: AgentId, principal: Principal, verb: String },
     /// `agent` is none for events of the master; `task` is none where the master names a kind.
@@ -93,6 +95,15 @@ impl Subjects {
     /// Everything frameworks ask of the leader
     pub fn framework_calls(&self) -> String {
         self.join(&["f2m", "*", "*"])
+    }
+
+    pub fn operator_call(&self, principal: &Principal, verb: &'static str) -> String {
+        self.join(&["o2m", principal.as_str(), word(verb)])
+    }
+
+    /// Everything operators ask of the leader
+    pub fn operator_calls(&self) -> String {
+        self.join(&["o2m", "*", "*"])
     }
 
     pub fn push(&self, principal: &Principal, framework: &FrameworkId) -> String {
@@ -195,6 +206,9 @@ impl Subjects {
             ["f2m", principal, verb] => {
                 Address::FrameworkCall { principal: Principal::parse(principal).ok()?, verb: read_word(verb)? }
             }
+            ["o2m", principal, verb] => {
+                Address::OperatorCall { principal: Principal::parse(principal).ok()?, verb: read_word(verb)? }
+            }
             ["m2f", principal, framework] => Address::Push {
                 principal: Principal::parse(principal).ok()?,
                 framework: FrameworkId::parse(framework).ok()?,
@@ -225,6 +239,7 @@ impl Subjects {
         match self.parse(subject)? {
             Address::AgentCall { agent, .. } => Some(Caller::Principal(agent.to_string())),
             Address::FrameworkCall { principal, .. }
+            | Address::OperatorCall { principal, .. }
             | Address::Query { principal, .. }
             | Address::Io { principal, .. } => Some(Caller::Principal(principal.to_string())),
             Address::Command { .. } | Address::LeasePing { .. } | Address::LeaderPing => Some(Caller::Master),

@@ -1,20 +1,30 @@
 //! The allocator: one snapshot of the cluster in, grants out
 //!
-//! Weighted dominant resource fairness over the tree of roles and frameworks. It is one task's turn at
-//! a time: whoever holds the smallest dominant share for its weight is served next. A framework that
-//! declared its demand gets whole tasks' worth, spread over the agents; one that did not gets all that
-//! is left of an agent, as in Mesos.
+//! It is one task's turn at a time. By the default rule, weighted dominant resource fairness over the tree of roles and
+//! frameworks, whoever holds the smallest dominant share for its weight is served next; other [`Rule`]s choose the next
+//! in another way, and nothing else. A framework that declared its demand gets whole tasks' worth, spread over the
+//! agents; one that did not gets all that is left of an agent, as in Mesos.
+//!
+//! Whatever the rule: who is below its guarantee comes before all others, no limit is passed, and what others are
+//! guaranteed is not given away.
 //!
 //! Nothing here reads a clock or draws a number: the same snapshot gives the same grants.
 
+mod check;
+mod fair;
+mod hold;
+mod pass;
 mod share;
+mod starve;
 mod tree;
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
+pub use check::{BadProposal, Checked, Proposal, check};
+pub use fair::{Standing, Standings, standings};
+use pass::{Given, Pass};
 pub use share::{Share, WEIGHT_MAX};
-use tree::{Tree, amount_of};
+pub use starve::{Plan, Tenant, TenantKind, plan};
 
 use crate::condition::{Attr, Condition, Facts};
 use crate::filter::Refused;
@@ -38,31 +48,116 @@ pub const TURNS_MAX: usize = 200_000;
 /// refused is left out.
 pub const PASSES_MAX: usize = 3;
 
+/// How the next to be served is chosen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Rule {
+    /// The smallest dominant share over its weight, at each level of the tree of roles (Ghodsi et al., NSDI 2011).
+    #[default]
+    Drf,
+    /// The highest priority, to the end of its demand; among equals as [`Rule::Drf`].
+    Priority,
+    /// The smallest share of one kind of resource over its weight: weighted max-min.
+    Fair {
+        /// The kind, such as `cpus`.
+        resource: String,
+    },
+    /// By lot, at each level in proportion to the weights, drawn from [`Snapshot::seed`].
+    Random,
+}
+
+impl Rule {
+    /// Its name: `drf`, `priority`, `fair` or `random`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Rule::Drf => "drf",
+            Rule::Priority => "priority",
+            Rule::Fair { .. } => "fair",
+            Rule::Random => "random",
+        }
+    }
+}
+
+/// The agents of a snapshot in order of their ids, each with something free. They are looked at one by one and only as
+/// far as needed, so that an event in a large cluster costs what it touches.
+pub trait Agents {
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// What one of them has, by its place.
+    fn place(&self, at: usize) -> Place<'_>;
+    /// What one of them is; asked only where somebody has conditions.
+    fn about(&self, at: usize) -> About<'_>;
+}
+
+/// What an agent has.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    pub agent: &'a AgentId,
+    pub total: &'a Resources,
+    pub free: &'a Resources,
+    /// Only this framework is given anything of it: see [`plan`].
+    pub kept_for: Option<&'a FrameworkId>,
+}
+
+/// What an agent is.
+#[derive(Clone, Copy, Debug)]
+pub struct About<'a> {
+    pub host: &'a str,
+    pub attrs: &'a BTreeMap<String, Attr>,
+}
+
+/// Agents that are all there; whoever makes the list orders it, as by [`in_order`].
+impl Agents for Vec<AgentView<'_>> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn place(&self, at: usize) -> Place<'_> {
+        self[at].place
+    }
+
+    fn about(&self, at: usize) -> About<'_> {
+        self[at].about
+    }
+}
+
+/// Orders agents by their ids and leaves out those of which nothing is free.
+pub fn in_order(mut agents: Vec<AgentView<'_>>) -> Vec<AgentView<'_>> {
+    agents.retain(|view| !view.place.free.is_empty());
+    if !agents.is_sorted_by_key(|view| view.place.agent) {
+        agents.sort_by_key(|view| view.place.agent);
+    }
+    agents
+}
+
 /// All that the allocator may know.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub struct Snapshot<'a> {
-    /// What all agents of the cluster have together, also those not in `agents`.
+    /// How the next is chosen.
+    pub rule: &'a Rule,
+    /// What all agents of the cluster have together, also those of which nothing is free.
     pub total: Quantities,
     /// What is free on all agents of the cluster together.
     pub free: Quantities,
-    /// The agents that may be given from, best in order of their ids.
-    pub agents: Vec<AgentView<'a>>,
+    /// The agents that may be given from and have something free.
+    pub agents: &'a dyn Agents,
+    /// Only these of them are looked at, by place and in rising order; all if there is no list.
+    pub only: Option<Vec<usize>>,
     /// The roles that somebody gave a policy; others have weight 1 and nothing else.
     pub roles: Vec<RoleView<'a>>,
-    /// All frameworks that want or hold something.
+    /// All frameworks that want or hold something, or are guaranteed something.
     pub frameworks: Vec<FrameworkView<'a>>,
-    /// Where in the order of agents to begin, modulo their number; another one each time spreads the load.
+    /// Whether it is of resources that others hold and do not use: see `revocable` in conditions.
+    pub revocable: bool,
+    /// Where in the order of agents to begin, modulo their number, as another one each time spreads the load; and where
+    /// lots come from.
     pub seed: u64,
 }
 
 /// One agent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct AgentView<'a> {
-    pub agent: &'a AgentId,
-    pub host: &'a str,
-    pub total: &'a Resources,
-    pub free: &'a Resources,
-    pub attrs: &'a BTreeMap<String, Attr>,
+    pub place: Place<'a>,
+    pub about: About<'a>,
 }
 
 /// The policy of one role.
@@ -71,7 +166,7 @@ pub struct RoleView<'a> {
     pub role: &'a Role,
     /// Against its siblings; 1 by default, at most [`WEIGHT_MAX`] thousandths.
     pub weight: Milli,
-    /// The higher is served first, whatever the shares; 0 by default.
+    /// The higher is served first, by [`Rule::Priority`]; 0 by default.
     pub priority: i64,
     /// What is kept back for it while it holds less.
     pub guarantee: Option<&'a Quantities>,
@@ -86,8 +181,14 @@ pub struct FrameworkView<'a> {
     pub role: &'a Role,
     /// Against others of its role; 1 by default.
     pub weight: Milli,
-    /// The higher is served first within the role; 0 by default.
+    /// The higher is served first within the role, by [`Rule::Priority`]; 0 by default.
     pub priority: i64,
+    /// As that of a role.
+    pub guarantee: Option<&'a Quantities>,
+    /// As that of a role.
+    pub limit: Option<&'a BTreeMap<String, Milli>>,
+    /// How often it was given something so far: among equals the one with fewer is next.
+    pub served: u64,
     /// What it holds in the cluster, offered or used.
     pub used: Quantities,
     /// What it would launch; without, it is offered all that is left of an agent.
@@ -98,6 +199,8 @@ pub struct FrameworkView<'a> {
     pub on: Option<&'a str>,
     /// What it refused, agent by agent; whoever makes the snapshot has let the expired ones go.
     pub refused: Option<&'a Refused>,
+    /// From how many agents it may be given something now.
+    pub open: u32,
     /// It wants nothing now; what it holds still counts for its role.
     pub suppressed: bool,
 }
@@ -107,7 +210,8 @@ pub struct FrameworkView<'a> {
 pub struct Demand<'a> {
     /// One task's worth. One that asks for nothing is never served.
     pub request: &'a Request,
-    /// How many more tasks it would launch beyond what it is offered already.
+    /// How many more tasks it would launch beyond what it is offered already. With 0 it still says what its tasks are
+    /// like, for what is guaranteed to it.
     pub count: u32,
 }
 
@@ -128,7 +232,7 @@ pub struct Step {
     pub framework: FrameworkId,
     pub agent: AgentId,
     pub resources: Resources,
-    /// The framework's dominant share over its weight, before the turn.
+    /// The framework's share over its weight, before the turn: the dominant one, or that of the rule's resource.
     pub before: Share,
     /// The same after it.
     pub after: Share,
@@ -138,13 +242,13 @@ impl<'a> Snapshot<'a> {
     /// A snapshot of a cluster that is all there: the sums are taken over the agents.
     ///
     /// None if the agents have more than can be counted.
-    pub fn of(agents: Vec<AgentView<'a>>, roles: Vec<RoleView<'a>>, frameworks: Vec<FrameworkView<'a>>, seed: u64) -> Option<Snapshot<'a>> {
+    pub fn of(rule: &'a Rule, agents: &'a Vec<AgentView<'a>>, roles: Vec<RoleView<'a>>, frameworks: Vec<FrameworkView<'a>>, seed: u64) -> Option<Snapshot<'a>> {
         let (mut total, mut free) = (Quantities::default(), Quantities::default());
-        for view in &agents {
-            total.add(view.total)?;
-            free.add(view.free)?;
+        for view in agents {
+            total.add(view.place.total)?;
+            free.add(view.place.free)?;
         }
-        Some(Snapshot { total, free, agents, roles, frameworks, seed })
+        Some(Snapshot { rule, total, free, agents, only: None, roles, frameworks, revocable: false, seed })
     }
 }
 
@@ -185,19 +289,11 @@ fn passes(snapshot: &Snapshot<'_>, mut steps: Option<&mut Vec<Step>>) -> Vec<Gra
     grants.into_iter().map(|given| snapshot.named(given)).collect()
 }
 
-/// A grant before names: places in the snapshot.
-struct Given {
-    framework: usize,
-    agent: usize,
-    resources: Resources,
-    tasks: u32,
-}
-
 impl Snapshot<'_> {
     /// Whether a grant that was put together task by task came to what was refused; a remainder is
     /// checked when it is found.
     fn refuses(&self, given: &Given) -> bool {
-        given.tasks > 0 && self.frameworks[given.framework].refused.is_some_and(|refused| refused.covers(self.agents[given.agent].agent, &given.resources))
+        given.tasks > 0 && self.frameworks[given.framework].refused.is_some_and(|refused| refused.covers(self.agents.place(given.agent).agent, &given.resources))
     }
 
     fn named(&self, given: Given) -> Grant {
@@ -205,317 +301,24 @@ impl Snapshot<'_> {
         Grant {
             framework: framework.framework.clone(),
             role: framework.role.clone(),
-            agent: self.agents[given.agent].agent.clone(),
+            agent: self.agents.place(given.agent).agent.clone(),
             resources: given.resources,
             tasks: given.tasks,
         }
     }
-
-    /// The agents with anything left to give, by place, in order of their ids from the seed on.
-    fn order(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.agents.len()).collect();
-        if !self.agents.is_sorted_by_key(|view| view.agent) {
-            order.sort_by_key(|&agent| self.agents[agent].agent);
-        }
-        let start = self.seed.checked_rem(order.len() as u64).unwrap_or_default();
-        order.rotate_left(start as usize);
-        order.retain(|&agent| !self.agents[agent].free.is_empty());
-        order
-    }
 }
 
-/// One pass over the snapshot.
-struct Pass<'s, 'a> {
-    /// Where to note each turn, if somebody wants to know.
-    steps: Option<&'s mut Vec<Step>>,
-    snapshot: &'s Snapshot<'a>,
-    /// Pairs of framework and agent that an earlier pass found to be refused.
-    banned: &'s BTreeSet<(usize, usize)>,
-    tree: Tree,
-    quota_kinds: Vec<String>,
-    /// What is left of each agent.
-    free: Vec<Cow<'a, Resources>>,
-    shapes: Vec<Shape<'a>>,
-    seekers: Vec<Seeker>,
-    grants: Vec<Given>,
-}
-
-/// What somebody looks for. Frameworks that look for the same thing share the search, so that an agent
-/// which has no room for one of them is not asked for each of the others.
-struct Shape<'a> {
-    request: Option<&'a Request>,
-    condition: Option<&'a Condition>,
-    /// Whose condition it is, as it may speak of the role.
-    role: Option<&'a Role>,
-    on: Option<&'a str>,
-    /// Agents that may fit, the next one first. An agent that does not is dropped: within a pass
-    /// nothing becomes free.
-    ring: VecDeque<usize>,
-}
-
-/// A framework that wants something.
-#[derive(Clone, Default)]
-struct Seeker {
-    shape: usize,
-    /// Where its grant of each agent stands among the grants; stays empty without a demand.
-    merged: BTreeMap<usize, usize>,
-    /// How many more tasks; means nothing without a demand.
-    tasks_left: u32,
-}
-
-impl<'s, 'a> Pass<'s, 'a> {
-    fn new(snapshot: &'s Snapshot<'a>, banned: &'s BTreeSet<(usize, usize)>, steps: Option<&'s mut Vec<Step>>) -> Self {
-        let tree = Tree::new(snapshot);
-        let mut pass = Pass {
-            steps,
-            snapshot,
-            banned,
-            quota_kinds: tree.quota_kinds().into_iter().collect(),
-            tree,
-            free: Vec::new(),
-            shapes: Vec::new(),
-            seekers: vec![Seeker::default(); snapshot.frameworks.len()],
-            grants: Vec::new(),
-        };
-        pass.gather();
-        pass
-    }
-
-    /// Enters all who want something; without any, the agents are not even looked at.
-    fn gather(&mut self) {
-        let mut known: BTreeMap<Option<[Milli; 4]>, Vec<usize>> = BTreeMap::new();
-        for (framework, view) in self.snapshot.frameworks.iter().enumerate() {
-            let wants = view.demand.is_none_or(|demand| demand.count > 0 && !demand.request.is_empty());
-            if view.suppressed || !wants {
-                continue;
-            }
-            let request = view.demand.map(|demand| demand.request);
-            let alike = known.entry(request.map(|request| [request.cpus, request.mem, request.disk, request.gpus])).or_default();
-            let role = view.condition.map(|_| view.role);
-            let same = |&&shape: &&usize| {
-                let shape: &Shape<'_> = &self.shapes[shape];
-                shape.request == request && shape.condition == view.condition && shape.role == role && shape.on == view.on
-            };
-            let shape = alike.iter().find(same).copied().unwrap_or_else(|| {
-                alike.push(self.shapes.len());
-                self.shapes.push(Shape { request, condition: view.condition, role, on: view.on, ring: VecDeque::new() });
-                self.shapes.len() - 1
-            });
-            self.seekers[framework] = Seeker { shape, merged: BTreeMap::new(), tasks_left: view.demand.map_or(0, |demand| demand.count) };
-            self.tree.open(framework);
-        }
-        if self.shapes.is_empty() {
-            return;
-        }
-        self.free = self.snapshot.agents.iter().map(|view| Cow::Borrowed(view.free)).collect();
-        let order = self.snapshot.order();
-        for shape in &mut self.shapes {
-            let Some(on) = shape.on else {
-                shape.ring = order.clone().into();
-                continue;
-            };
-            let here = |&&agent: &&usize| self.snapshot.agents[agent].agent.as_str() == on || self.snapshot.agents[agent].host == on;
-            shape.ring = order.iter().filter(here).copied().collect();
-        }
-    }
-
-    fn run(&mut self) {
-        for _ in 0..TURNS_MAX {
-            let Some(leaf) = self.tree.next() else {
-                return;
-            };
-            let wants_more = self.turn(leaf);
-            self.tree.end_turn(leaf, wants_more);
-        }
-    }
-
-    /// Serves one framework once; says whether it may want another turn.
-    fn turn(&mut self, leaf: usize) -> bool {
-        let framework = self.tree.framework(leaf);
-        let found = match self.shapes[self.seekers[framework].shape].request {
-            Some(request) => self.find_task(leaf, framework, request),
-            None => self.find_remainder(leaf, framework),
-        };
-        let Some((agent, resources)) = found else {
-            return false;
-        };
-        let before = self.tree.share(leaf);
-        self.tree.grant(leaf, &resources);
-        if let Some(steps) = &mut self.steps {
-            let names = (self.snapshot.frameworks[framework].framework.clone(), self.snapshot.agents[agent].agent.clone());
-            steps.push(Step { framework: names.0, agent: names.1, resources: resources.clone(), before, after: self.tree.share(leaf) });
-        }
-        self.record(framework, agent, resources)
-    }
-
-    /// An agent with room for one more task, and what of it that takes.
-    fn find_task(&mut self, leaf: usize, framework: usize, request: &Request) -> Option<(usize, Resources)> {
-        let whole = |kind: &String| {
-            let amount = amount_of_request(request, kind);
-            self.tree.allowance(leaf, kind, amount) == amount
-        };
-        // Neither a limit nor what is kept back for others gets wider within a pass: once means for good.
-        if !self.quota_kinds.iter().all(whole) {
-            return None;
-        }
-        let shape = self.seekers[framework].shape;
-        for _ in 0..self.shapes[shape].ring.len() {
-            let agent = self.shapes[shape].ring.pop_front()?;
-            if !request.fits(&self.free[agent]) || !self.condition_holds(shape, framework, agent) {
-                continue;
-            }
-            // To the end of the ring, so that the next task goes elsewhere and the load spreads.
-            self.shapes[shape].ring.push_back(agent);
-            if !self.refuses_tasks(framework, agent, request) {
-                let taken = request.take(&self.free[agent]).expect("it fits");
-                self.withdraw(agent, &taken);
-                return Some((agent, taken));
-            }
-        }
-        None
-    }
-
-    /// An agent of which something worth an offer is left, and that remainder.
-    fn find_remainder(&mut self, leaf: usize, framework: usize) -> Option<(usize, Resources)> {
-        if self.has_no_quota_left(leaf) {
-            return None;
-        }
-        let shape = self.seekers[framework].shape;
-        for _ in 0..self.shapes[shape].ring.len() {
-            let agent = self.shapes[shape].ring.pop_front()?;
-            if !is_worth_offering(&self.free[agent]) || !self.condition_holds(shape, framework, agent) {
-                continue;
-            }
-            let part = self.within_quota(leaf, &self.free[agent]);
-            if !is_worth_offering(part.as_ref().unwrap_or(&self.free[agent])) || self.refuses(framework, agent, part.as_ref().unwrap_or(&self.free[agent])) {
-                self.shapes[shape].ring.push_back(agent);
-                continue;
-            }
-            let Some(part) = part else {
-                let all = std::mem::replace(&mut self.free[agent], Cow::Owned(Resources::default()));
-                return Some((agent, all.into_owned()));
-            };
-            self.withdraw(agent, &part);
-            self.shapes[shape].ring.push_back(agent);
-            return Some((agent, part));
-        }
-        None
-    }
-
-    /// Takes what is given out of what is free.
-    fn withdraw(&mut self, agent: usize, resources: &Resources) {
-        let free = self.free[agent].to_mut();
-        if resources.ports.is_empty() && resources.other.is_empty() {
-            // By far the most common task, and most turns of a pass: spare the copy of the rest.
-            for (have, part) in [(&mut free.cpus, resources.cpus), (&mut free.mem, resources.mem), (&mut free.disk, resources.disk), (&mut free.gpus, resources.gpus)] {
-                *have = have.checked_sub(part).expect(WAS_FREE);
-            }
-        } else {
-            *free = free.checked_sub(resources).expect(WAS_FREE);
-        }
-    }
-
-    /// Notes what was given; says whether the framework may want more.
-    fn record(&mut self, framework: usize, agent: usize, resources: Resources) -> bool {
-        if self.snapshot.frameworks[framework].demand.is_none() {
-            self.grants.push(Given { framework, agent, resources, tasks: 0 });
-            return true;
-        }
-        let seeker = &mut self.seekers[framework];
-        match seeker.merged.get(&agent) {
-            Some(&place) => {
-                let given = &mut self.grants[place];
-                given.resources = given.resources.checked_add(&resources).expect("both were free on the agent, and each apart");
-                given.tasks += 1;
-            }
-            None => {
-                seeker.merged.insert(agent, self.grants.len());
-                self.grants.push(Given { framework, agent, resources, tasks: 1 });
-            }
-        }
-        seeker.tasks_left -= 1;
-        seeker.tasks_left > 0
-    }
-
-    fn condition_holds(&self, shape: usize, framework: usize, agent: usize) -> bool {
-        let Some(condition) = self.shapes[shape].condition else {
-            return true;
-        };
-        let view = &self.snapshot.agents[agent];
-        let role = self.snapshot.frameworks[framework].role.as_str();
-        condition.holds(&Facts { resources: &self.free[agent], host: view.host, agent: view.agent.as_str(), role, revocable: false, attrs: view.attrs })
-    }
-
-    fn refuses(&self, framework: usize, agent: usize, resources: &Resources) -> bool {
-        self.snapshot.frameworks[framework].refused.is_some_and(|refused| refused.covers(self.snapshot.agents[agent].agent, resources))
-    }
-
-    /// Whether it refused as many tasks as it could get there now, or more.
-    fn refuses_tasks(&self, framework: usize, agent: usize, request: &Request) -> bool {
-        if self.banned.contains(&(framework, agent)) {
-            return true;
-        }
-        let Some(refused) = self.snapshot.frameworks[framework].refused.filter(|refused| refused.knows(self.snapshot.agents[agent].agent)) else {
-            return false;
-        };
-        let room = request.room_in(&self.free[agent], self.seekers[framework].tasks_left.into());
-        let most = request.times(room).and_then(|tasks| tasks.take(&self.free[agent]));
-        let before = self.seekers[framework].merged.get(&agent).map(|&place| &self.grants[place].resources);
-        match (most, before) {
-            (Some(most), Some(before)) => most.checked_add(before).is_some_and(|all| refused.covers(self.snapshot.agents[agent].agent, &all)),
-            (Some(most), None) => refused.covers(self.snapshot.agents[agent].agent, &most),
-            (None, _) => false,
-        }
-    }
-
-    /// Whether not even crumbs of cpus or memory would be allowed, on any agent.
-    fn has_no_quota_left(&self, leaf: usize) -> bool {
-        let below = |kind, least| self.tree.allowance(leaf, kind, u64::MAX) < share::thousandths(least);
-        !self.quota_kinds.is_empty() && below("cpus", CPUS_MIN) && below("mem", MEM_MIN)
-    }
-
-    /// The part of what is free that limits and guarantees let the framework have; none if all of it.
-    fn within_quota(&self, leaf: usize, free: &Resources) -> Option<Resources> {
-        let mut part: Option<Resources> = None;
-        for kind in &self.quota_kinds {
-            let have = amount_of(free, kind);
-            let allowed = self.tree.allowance(leaf, kind, have);
-            if allowed < have {
-                cut(part.get_or_insert_with(|| free.clone()), kind, allowed);
-            }
-        }
-        part
+impl FrameworkView<'_> {
+    /// Whether an agent is where the framework wants to be: the one it names, if it does, and its condition holds there.
+    fn may_use(&self, place: Place<'_>, about: About<'_>) -> bool {
+        let facts = Facts { resources: place.free, host: about.host, agent: place.agent.as_str(), role: self.role.as_str(), revocable: false, attrs: about.attrs };
+        self.on.is_none_or(|on| on == place.agent.as_str() || on == about.host) && self.condition.is_none_or(|condition| condition.holds(&facts))
     }
 }
-
-const WAS_FREE: &str = "what is given was found in what is free";
 
 /// The smallest remainder of an agent that Mesos offers, too.
-fn is_worth_offering(free: &Resources) -> bool {
+pub fn is_worth_offering(free: &Resources) -> bool {
     free.cpus >= CPUS_MIN || free.mem >= MEM_MIN
-}
-
-fn amount_of_request(request: &Request, kind: &str) -> u64 {
-    share::thousandths(match kind {
-        "cpus" => request.cpus,
-        "mem" => request.mem,
-        "disk" => request.disk,
-        "gpus" => request.gpus,
-        _ => request.other.get(kind).copied().unwrap_or_default(),
-    })
-}
-
-/// Lowers a kind to so many thousandths; gpus to whole ones.
-fn cut(resources: &mut Resources, kind: &str, thousandths: u64) {
-    let amount = i64::try_from(thousandths).ok().and_then(Milli::from_milli).expect("less than there was");
-    match kind {
-        "cpus" => resources.cpus = amount,
-        "mem" => resources.mem = amount,
-        "disk" => resources.disk = amount,
-        "gpus" => resources.gpus = Milli::units(amount.whole_units()),
-        _ if amount.is_zero() => drop(resources.other.remove(kind)),
-        _ => drop(resources.other.insert(kind.to_owned(), amount)),
-    }
 }
 
 #[cfg(test)]

@@ -55,6 +55,8 @@ pub struct Config {
     pub request: Request,
     /// A `--where` expression, or empty.
     pub condition: String,
+    /// Whether its tasks may be ended at once when others need the room.
+    pub revocable: bool,
     /// Only this agent.
     pub on: Option<String>,
     /// How many tasks at once.
@@ -402,7 +404,7 @@ impl Launcher {
 
     fn demand(&self) -> Option<Demand> {
         let count = if self.config.member.is_some() { 0 } else { self.room() };
-        (count > 0).then(|| Demand { request: self.config.request.clone(), count, open_max: 0, condition: self.config.condition.clone(), on: self.config.on.clone() })
+        (count > 0).then(|| Demand { request: self.config.request.clone(), count, open_max: 0, condition: self.config.condition.clone(), on: self.config.on.clone(), revocable: self.config.revocable })
     }
 
     fn subscribe(&mut self, out: &mut Vec<Effect>) {
@@ -682,7 +684,7 @@ impl Launcher {
         }
         let Some(flight) = self.flights.remove(&task) else { return };
         let mut pending = flight.pending;
-        let lost = update.state.is_lost();
+        let lost = update.state.is_lost() || is_revoked(&update);
         let left = if lost { &mut pending.lost } else { &mut pending.retries };
         let retry = (lost || update.state == TaskState::Failed) && *left > 0 && !self.cancelled && !flight.killing;
         if retry {
@@ -815,3 +817,7 @@ impl Launcher {
     }
 }
 
+/// Whether a task was ended for others who needed its room, which is neither its own doing nor its owner's.
+fn is_revoked(update: &Update) -> bool {
+    update.state == TaskState::Killed && update.reason.as_deref() == Some("revoked")
+}

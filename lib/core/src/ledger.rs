@@ -5,9 +5,11 @@
 //!
 //! Sums over agents are [`Quantities`]: the same port numbers on two agents are twice as many ports.
 
-use std::collections::btree_map::Entry;
+mod accounts;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use accounts::Accounts;
 use thiserror::Error;
 
 use crate::allocate::Share;
@@ -83,7 +85,7 @@ fn list(shortfalls: &[Shortfall]) -> String {
 /// The accounts of all agents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    accounts: BTreeMap<AgentId, Account>,
+    accounts: Accounts,
     /// Which agent's account holds the offer.
     offers: BTreeMap<OfferId, AgentId>,
     /// Which agent's account holds the task.
@@ -112,33 +114,36 @@ const INDEXED: &str = "every offer and task of the index is in its agent's accou
 impl Ledger {
     /// Opens an account: all of `total` is free.
     pub fn admit(&mut self, agent: AgentId, total: Resources) -> Result<(), LedgerError> {
-        match self.accounts.entry(agent) {
-            Entry::Occupied(account) => Err(LedgerError::AgentExists(account.key().clone())),
-            Entry::Vacant(place) => {
-                self.total.add(&total).ok_or_else(|| LedgerError::TooMuch(place.key().clone()))?;
-                self.free.add(&total).expect(COUNTED);
-                place.insert(Account { free: total.clone(), total, ..Account::default() });
-                Ok(())
-            }
+        if self.accounts.contains(&agent) {
+            return Err(LedgerError::AgentExists(agent));
         }
+        self.total.add(&total).ok_or_else(|| LedgerError::TooMuch(agent.clone()))?;
+        self.free.add(&total).expect(COUNTED);
+        self.accounts.insert(agent, Account { free: total.clone(), total, ..Account::default() });
+        Ok(())
+    }
+
+    /// Says whether anything of an agent may be offered now; of a new account it may.
+    pub fn set_open(&mut self, agent: &AgentId, is_open: bool) {
+        self.accounts.set_open(agent, is_open);
     }
 
     /// Changes what an agent has. Refused if what is offered and used there would not fit.
     pub fn set_total(&mut self, agent: &AgentId, total: Resources) -> Result<(), LedgerError> {
-        let account = account_mut(&mut self.accounts, agent)?;
+        let account = self.known(agent)?;
         let held = account.offered.checked_add(&account.used).expect(BALANCED);
         let Some(free) = total.checked_sub(&held) else {
             return Err(LedgerError::Overcommitted { agent: agent.clone(), shortfalls: shortfalls(&held, &total) });
         };
-        self.total.sub(&account.total).expect(COUNTED);
+        let (old_total, old_free) = (account.total.clone(), account.free.clone());
+        self.total.sub(&old_total).expect(COUNTED);
         if self.total.add(&total).is_none() {
-            self.total.add(&account.total).expect(COUNTED);
+            self.total.add(&old_total).expect(COUNTED);
             return Err(LedgerError::TooMuch(agent.clone()));
         }
-        self.free.sub(&account.free).expect(COUNTED);
+        self.free.sub(&old_free).expect(COUNTED);
         self.free.add(&free).expect(COUNTED);
-        account.total = total;
-        account.free = free;
+        self.accounts.change(agent, |account| (account.total, account.free) = (total, free));
         Ok(())
     }
 
@@ -163,14 +168,19 @@ impl Ledger {
         if self.offers.contains_key(&offer) {
             return Err(LedgerError::OfferExists(offer));
         }
-        let account = account_mut(&mut self.accounts, agent)?;
-        account.withdraw(agent, &resources)?;
-        add(&mut account.offered, &resources);
-        self.free.sub(&resources).expect(COUNTED);
-        let stake = self.stakes.entry(framework.clone()).or_default();
-        stake.offered.add(&resources).expect(COUNTED);
+        let holding = Holding { framework, resources };
+        self.accounts
+            .change(agent, |account| {
+                account.withdraw(agent, &holding.resources)?;
+                add(&mut account.offered, &holding.resources);
+                account.offers.insert(offer.clone(), holding.clone());
+                Ok(())
+            })
+            .unwrap_or_else(|| Err(LedgerError::UnknownAgent(agent.clone())))?;
+        self.free.sub(&holding.resources).expect(COUNTED);
+        let stake = self.stakes.entry(holding.framework).or_default();
+        stake.offered.add(&holding.resources).expect(COUNTED);
         stake.offers.insert(offer.clone());
-        account.offers.insert(offer.clone(), Holding { framework, resources });
         self.offers.insert(offer, agent.clone());
         Ok(())
     }
@@ -178,10 +188,13 @@ impl Ledger {
     /// Ends an offer: what was in it is free again. None if there is no such offer.
     pub fn give_back(&mut self, offer: &OfferId) -> Option<(AgentId, FrameworkId, Resources)> {
         let agent = self.offers.remove(offer)?;
-        let account = self.accounts.get_mut(&agent).expect(INDEXED);
-        let holding = account.offers.remove(offer).expect(INDEXED);
-        take(&mut account.offered, &holding.resources);
-        add(&mut account.free, &holding.resources);
+        let changed = self.accounts.change(&agent, |account| {
+            let holding = account.offers.remove(offer).expect(INDEXED);
+            take(&mut account.offered, &holding.resources);
+            add(&mut account.free, &holding.resources);
+            holding
+        });
+        let holding = changed.expect(INDEXED);
         self.free.add(&holding.resources).expect(COUNTED);
         self.unstake_offer(offer, &holding);
         Some((agent, holding.framework, holding.resources))
@@ -224,14 +237,18 @@ impl Ledger {
             let same = place == agent && self.accounts.get(agent).and_then(|account| account.tasks.get(&task)) == Some(&holding);
             return if same { Ok(()) } else { Err(LedgerError::TaskExists(task)) };
         }
-        let account = account_mut(&mut self.accounts, agent)?;
-        account.withdraw(agent, &holding.resources)?;
-        add(&mut account.used, &holding.resources);
+        self.accounts
+            .change(agent, |account| {
+                account.withdraw(agent, &holding.resources)?;
+                add(&mut account.used, &holding.resources);
+                account.tasks.insert(task.clone(), holding.clone());
+                Ok(())
+            })
+            .unwrap_or_else(|| Err(LedgerError::UnknownAgent(agent.clone())))?;
         self.free.sub(&holding.resources).expect(COUNTED);
-        let stake = self.stakes.entry(holding.framework.clone()).or_default();
+        let stake = self.stakes.entry(holding.framework).or_default();
         stake.used.add(&holding.resources).expect(COUNTED);
         stake.tasks.insert(task.clone());
-        account.tasks.insert(task.clone(), holding);
         self.tasks.insert(task, agent.clone());
         Ok(())
     }
@@ -240,10 +257,13 @@ impl Ledger {
     /// its end changes nothing.
     pub fn release(&mut self, task: &TaskId) -> Option<(AgentId, Resources)> {
         let agent = self.tasks.remove(task)?;
-        let account = self.accounts.get_mut(&agent).expect(INDEXED);
-        let holding = account.tasks.remove(task).expect(INDEXED);
-        take(&mut account.used, &holding.resources);
-        add(&mut account.free, &holding.resources);
+        let changed = self.accounts.change(&agent, |account| {
+            let holding = account.tasks.remove(task).expect(INDEXED);
+            take(&mut account.used, &holding.resources);
+            add(&mut account.free, &holding.resources);
+            holding
+        });
+        let holding = changed.expect(INDEXED);
         self.free.add(&holding.resources).expect(COUNTED);
         self.unstake_task(task, &holding);
         Some((agent, holding.resources))
@@ -330,6 +350,21 @@ impl Ledger {
         held
     }
 
+    /// How many agents may be offered from and have something free.
+    pub fn ready_count(&self) -> usize {
+        self.accounts.ready_count()
+    }
+
+    /// One of these, by its place in the order of their ids.
+    pub fn ready_at(&self, place: usize) -> (&AgentId, &Account) {
+        self.accounts.ready_at(place)
+    }
+
+    /// Where in that order an agent stands, if it does.
+    pub fn ready_place(&self, agent: &AgentId) -> Option<usize> {
+        self.accounts.ready_place(agent)
+    }
+
     /// What all agents have together.
     pub fn cluster_total(&self) -> &Quantities {
         &self.total
@@ -343,6 +378,10 @@ impl Ledger {
     /// The dominant share of a framework: the largest part that it holds of any one resource.
     pub fn framework_share(&self, framework: &FrameworkId) -> Share {
         Share::dominant(&self.held_by(framework), &self.total)
+    }
+
+    fn known(&self, agent: &AgentId) -> Result<&Account, LedgerError> {
+        self.accounts.get(agent).ok_or_else(|| LedgerError::UnknownAgent(agent.clone()))
     }
 
     /// The agent of all these offers, if they are there, of one agent, of this framework and named once.
@@ -392,7 +431,7 @@ impl Ledger {
         let mut stakes: BTreeMap<FrameworkId, Stake> = BTreeMap::new();
         let mut offers = BTreeMap::new();
         let mut tasks = BTreeMap::new();
-        for (agent, account) in &self.accounts {
+        for (agent, account) in self.accounts.iter() {
             account.check().map_err(|why| format!("agent {agent}: {why}"))?;
             let beyond = "the cluster is too large to count";
             cluster.add(&account.total).ok_or(beyond)?;
@@ -455,10 +494,6 @@ impl Account {
         }
         if left.is_empty() { Ok(()) } else { Err(format!("{left} is neither free nor offered nor used")) }
     }
-}
-
-fn account_mut<'a>(accounts: &'a mut BTreeMap<AgentId, Account>, agent: &AgentId) -> Result<&'a mut Account, LedgerError> {
-    accounts.get_mut(agent).ok_or_else(|| LedgerError::UnknownAgent(agent.clone()))
 }
 
 fn add(sum: &mut Resources, part: &Resources) {

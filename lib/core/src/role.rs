@@ -38,6 +38,11 @@ impl Role {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The role just above; none for one of the top.
+    pub fn above(&self) -> Option<Role> {
+        self.0.rsplit_once('/').map(|(above, _)| Role(above.to_owned()))
+    }
 }
 
 /// The role of everybody who names none.

@@ -135,6 +135,7 @@ impl World {
             who: format!("client {which}"),
             request,
             condition: String::new(),
+            revocable: false,
             on: None,
             at_once_max: 1 + self.seed.below(8) as u32,
             retries: self.seed.below(3) as u32,

@@ -356,6 +356,7 @@ impl World {
                 }
             }
             Effect::RaiseAbove { epoch } => self.lease_event(which, lease::Event::RaiseAbove { epoch }),
+            Effect::Ask { number, snapshot } => self.ask_program(which, run, number, &snapshot),
         }
     }
 

@@ -25,6 +25,7 @@ mod pipes;
 pub mod plan;
 pub mod plant;
 mod procs;
+mod program;
 mod sessions;
 mod store;
 pub mod story;

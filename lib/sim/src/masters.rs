@@ -140,6 +140,7 @@ impl World {
         let clock = self.masters[which].clock;
         let fresh = MasterSite::new(&mut self.seed);
         let mut config = Config::new(fresh.id.clone(), format!("master{which}"), "sim".to_owned());
+        config.external = self.plan.program;
         config.agent_beat_ms = self.plan.agent_beat_ms;
         config.agent_timeout_ms = self.plan.agent_timeout_ms;
         config.offer_timeout_ms = if self.plant == Plant::OffersStay { 3_600_000 } else { self.plan.offer_ms };

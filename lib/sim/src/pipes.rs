@@ -358,7 +358,7 @@ impl World {
     pub(crate) fn member_asks_tasks(&mut self, member: usize) {
         let principal = self.pipes[pipe_of(member)].principal.clone();
         let run = self.members[member].run;
-        let query = Query { of: Table::Tasks, from: String::new(), prefix: String::new() };
+        let query = Query { of: Table::Tasks, from: String::new(), prefix: String::new(), ask: None };
         self.ask(Site::Member(member), Waiting::Member(member, run, Said::Snapshot), Ask::Query(principal, query), CALL_GIVE_UP_MS);
     }
 

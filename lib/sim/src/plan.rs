@@ -75,6 +75,8 @@ pub struct Plan {
     pub agent_timeout_ms: u64,
     /// How long offers live, milliseconds.
     pub offer_ms: u64,
+    /// Whether a program says who gets what, in place of the built-in policy.
+    pub program: bool,
 }
 
 impl Plan {
@@ -120,10 +122,12 @@ impl Plan {
             agent_beat_ms: [2_000, 5_000, 15_000][between(0, 2) as usize],
             agent_timeout_ms: [20_000, 30_000, 75_000][between(0, 2) as usize],
             offer_ms: [3_000, 10_000, 30_000][between(0, 2) as usize],
+            program: false,
         };
         let pipes = [0, 0, 1, 2][between(0, 3) as usize];
         let pipe_kill = pipes > 0 && between(0, 1) == 0;
-        Plan { pipes, faults: Faults { pipe_kill, ..plan.faults.clone() }, ..plan }
+        let program = between(0, 3) == 0;
+        Plan { pipes, program, faults: Faults { pipe_kill, ..plan.faults.clone() }, ..plan }
     }
 
     /// The same machines and work with nothing going wrong.

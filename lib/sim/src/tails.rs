@@ -93,6 +93,7 @@ impl World {
             who: format!("member {member}"),
             request: parse_request(&format!("cpus={cpus},mem=64")).expect("a plain request"),
             condition: String::new(),
+            revocable: false,
             on: None,
             at_once_max: 1 + self.seed.below(4) as u32,
             retries: 0,

@@ -48,6 +48,8 @@ pub enum Item {
     ProcEnds(usize, u64, meso_core::id::TaskId),
     /// An event for one run of an agent, from its own machine.
     Local(usize, u64, Box<meso_core::agent::Event>),
+    /// The allocation program of one run of a master answers, or fails.
+    Program(usize, u64, Box<meso_core::master::Event>),
     /// A client reads on in the stream.
     Read(usize, u64),
     /// A client is given a job.
@@ -291,6 +293,11 @@ impl World {
             Item::Local(which, run, event) => {
                 if self.agents[which].run == run {
                     self.agent_event(which, *event);
+                }
+            }
+            Item::Program(which, run, event) => {
+                if self.masters[which].run == run {
+                    self.master_event(which, *event);
                 }
             }
             Item::Read(which, run) => self.client_reads(which, run),
@@ -537,7 +544,7 @@ fn target(item: &Item) -> Option<Site> {
     match item {
         Item::Wake(site) | Item::Deliver(site, ..) => Some(*site),
         Item::Local(which, ..) => Some(Site::Agent(*which)),
-        Item::Notice(which, ..) => Some(Site::Master(*which)),
+        Item::Notice(which, ..) | Item::Program(which, ..) => Some(Site::Master(*which)),
         Item::Read(which, _) | Item::Job(which, _) => Some(Site::Client(*which)),
         Item::MemberReads(which, _) | Item::TailReads(which, _) | Item::TailJob(which, ..) | Item::AskTasks(which, _) => Some(Site::Member(*which)),
         _ => None,

@@ -27,6 +27,7 @@ fn joined(jobs: u64, per_offer_max: u32) -> (Launcher, Calls) {
         who: "test".to_owned(),
         request: request.clone(),
         condition: String::new(),
+        revocable: false,
         on: None,
         at_once_max: u32::MAX,
         retries: 0,
@@ -84,6 +85,7 @@ impl Calls {
             attrs: BTreeMap::new(),
             expires_ms: 30_000,
             lives_ms: 30_000,
+            revocable: false,
         };
         let effects = launcher.step(1, Event::Offer(Box::new(offer)));
         self.take(effects);

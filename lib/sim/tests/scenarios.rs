@@ -46,6 +46,8 @@ fn launch(epoch: u64, no: u64, resources: &str) -> Launch {
         role: Default::default(),
         resources: parse_total(resources).expect("plain resources"),
         token: nonce(no),
+        revocable: false,
+        lent: false,
         spec,
     }
 }
@@ -429,6 +431,7 @@ fn launcher() -> Launcher {
         who: "test".to_owned(),
         request: parse_request("cpus=1").expect("a plain request"),
         condition: String::new(),
+        revocable: false,
         on: None,
         at_once_max: 4,
         retries: 0,
@@ -502,6 +505,7 @@ fn a_launcher_leaves_what_it_may_have_begun() {
         attrs: BTreeMap::new(),
         expires_ms: 0,
         lives_ms: 1,
+        revocable: false,
     };
     let push = Push::Offers { epoch: 1, session: nonce(50), offers: vec![offer] };
     assert_eq!(launcher.step(4, launcher::Event::Push(push)), []);

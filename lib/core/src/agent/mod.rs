@@ -3,11 +3,13 @@
 //! Order of effects: `Persist` before everything that follows from it. Recovery replays the records through
 //! [`Agent::recover`] and then feeds what was found on the machine as ordinary container events.
 
+mod admission;
 pub mod record;
 pub mod spawned;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::agent::admission::Admission;
 use crate::agent::record::{RECORD_VERSION, Record};
 use crate::agent::spawned::Spawned;
 use crate::condition::Attr;
@@ -153,6 +155,11 @@ pub enum Event {
         /// Whether it is stored.
         ok: bool,
     },
+    /// How much may be lent of what tasks hold and do not use.
+    Lent {
+        /// All of it, what is lent already included.
+        resources: Resources,
+    },
 }
 
 /// What must become true outside, in this order.
@@ -222,7 +229,7 @@ pub struct Agent {
     hello_wait_ms: u64,
     beat_ms: u64,
     tasks: BTreeMap<TaskId, Entry>,
-    used: Resources,
+    admission: Admission,
     spawned: Spawned,
     status_seq: u64,
     seen: u64,
@@ -241,6 +248,7 @@ impl Agent {
     /// An agent with an empty log.
     pub fn new(config: Config, now_ms: u64) -> Self {
         Agent {
+            admission: Admission::new(config.total.clone()),
             config,
             wall_offset_ms: 0,
             max_epoch: 0,
@@ -248,7 +256,6 @@ impl Agent {
             hello_wait_ms: HELLO_WAIT_MS,
             beat_ms: 15_000,
             tasks: BTreeMap::new(),
-            used: Resources::default(),
             spawned: Spawned::default(),
             status_seq: 0,
             seen: 0,
@@ -307,9 +314,14 @@ impl Agent {
         matches!(self.standing, Standing::Joined { .. })
     }
 
-    /// What the tasks here hold.
+    /// What the tasks here hold for good.
     pub fn used(&self) -> &Resources {
-        &self.used
+        self.admission.used()
+    }
+
+    /// What is lent to tasks here.
+    pub fn lent_used(&self) -> &Resources {
+        self.admission.lent_used()
     }
 
     /// When to call again with `Tick` if nothing else happens.
@@ -335,6 +347,7 @@ impl Agent {
             Event::Started { task } => self.on_started(now_ms, &task, &mut out),
             Event::Ended { task, ending, usage } => self.on_ended(now_ms, &task, ending, usage, &mut out),
             Event::Stored { task, seq, ok } => self.on_stored(now_ms, &task, seq, ok, &mut out),
+            Event::Lent { resources } => self.on_lent(now_ms, resources),
         }
         self.on_time(now_ms, &mut out);
         out
@@ -352,7 +365,7 @@ impl Agent {
             Record::Launch { launch } => {
                 self.spawned.insert(launch.launch.epoch, launch.no);
                 let mut entry = Entry::new(launch, &self.config);
-                self.charge(&mut entry);
+                entry.charged = self.admission.charge(launch);
                 self.tasks.insert(launch.task.clone(), entry);
             }
             Record::Killing { task, grace_ms, reason } => {
@@ -365,7 +378,7 @@ impl Agent {
                 if let Some(entry) = self.tasks.get_mut(&update.task) {
                     if update.is_final && !entry.update.is_final {
                         if std::mem::take(&mut entry.charged) {
-                            self.used = self.used.checked_sub(&entry.launch.resources).expect("what was charged is part of what is used");
+                            self.admission.refund(&entry.launch);
                         }
                         self.ended_unsettled += 1;
                     }
@@ -383,7 +396,7 @@ impl Agent {
                 self.status_seq = *status_seq;
                 self.spawned = spawned.clone();
                 self.tasks.clear();
-                self.used = Resources::default();
+                self.admission.clear();
                 self.ended_unsettled = 0;
             }
             Record::Held { held } => {
@@ -398,18 +411,10 @@ impl Agent {
                 if held.update.is_final {
                     self.ended_unsettled += 1;
                 } else {
-                    self.charge(&mut entry);
+                    entry.charged = self.admission.charge(&held.launch);
                 }
                 self.tasks.insert(held.launch.task.clone(), entry);
             }
-        }
-    }
-
-    /// Counts an entry's resources as used, unless they clash with what is: then it is about to be refused.
-    fn charge(&mut self, entry: &mut Entry) {
-        if let Some(used) = self.used.checked_add(&entry.launch.resources) {
-            self.used = used;
-            entry.charged = true;
         }
     }
 
@@ -476,6 +481,7 @@ impl Agent {
             continued: told > 0,
             no: self.hello_no,
         };
+        self.admission.forget_told();
         self.standing = Standing::Asking { until_ms: now_ms + ANSWER_WAIT_MS, told: next };
         out.push(Effect::Hello(Box::new(hello)));
     }
@@ -510,7 +516,20 @@ impl Agent {
         self.hello_wait_ms = (self.hello_wait_ms * 2).min(HELLO_WAIT_MS_MAX);
     }
 
+    /// More is lent than may be: that cannot wait for the next beat.
+    fn on_lent(&mut self, now_ms: u64, resources: Resources) {
+        self.admission.set_lent(resources);
+        if let Standing::Joined { beat_at_ms, .. } = &mut self.standing {
+            if self.admission.is_pressed() {
+                *beat_at_ms = now_ms;
+            }
+        }
+    }
+
     fn next_beat_ms(&self) -> u64 {
+        if self.admission.is_pressed() {
+            return 0;
+        }
         if self.ended_unsettled > 0 { self.beat_ms.min(SETTLE_BEAT_MS) } else { self.beat_ms }
     }
 
@@ -587,8 +606,7 @@ impl Agent {
             out.push(Effect::Say(format!("refused a second launch of task {task}: it is known here")));
             return;
         }
-        let free = self.config.total.checked_sub(&self.used).unwrap_or_default();
-        let fits = free.contains(&launch.resources);
+        let why_not = self.admission.why_not(&launch);
         let fault = launch.spec.fault();
         let cancelled = launch.cancelled;
         self.persist(Record::Launch { launch: Box::new(launch.clone()) }, out);
@@ -596,8 +614,7 @@ impl Agent {
             self.status(now_ms, &task, TaskState::Killed, Some(("killed_before_start", "its end was asked for before it started".to_owned())), out);
         } else if let Some(fault) = fault {
             self.status(now_ms, &task, TaskState::Error, Some(("task_invalid", fault)), out);
-        } else if !fits {
-            let message = format!("it needs {}, free here is {}", launch.resources, free);
+        } else if let Some(message) = why_not {
             self.status(now_ms, &task, TaskState::Dropped, Some(("agent_full", message)), out);
         } else {
             out.push(Effect::Launch(Box::new(launch)));
@@ -699,7 +716,8 @@ impl Agent {
         }
         if ends {
             if let Standing::Joined { beat_at_ms, .. } = &mut self.standing {
-                *beat_at_ms = (*beat_at_ms).min(now_ms + SETTLE_BEAT_MS);
+                let wait_ms = if self.admission.is_pressed() { 0 } else { SETTLE_BEAT_MS };
+                *beat_at_ms = (*beat_at_ms).min(now_ms + wait_ms);
             }
         }
     }
@@ -738,7 +756,8 @@ impl Agent {
             Standing::Joined { answer_by_ms: Some(by), .. } if by <= now_ms => self.standing = Standing::Alone { hello_at_ms: now_ms },
             Standing::Joined { beat_at_ms, answer_by_ms: None } if beat_at_ms <= now_ms => {
                 self.standing = Standing::Joined { beat_at_ms, answer_by_ms: Some(now_ms + ANSWER_WAIT_MS) };
-                out.push(Effect::Beat(Beat { agent: self.config.agent.clone(), incarnation: self.config.incarnation.clone(), epoch: self.max_epoch, status_seq: self.status_seq }));
+                let lent = self.admission.tell_lent();
+                out.push(Effect::Beat(Beat { agent: self.config.agent.clone(), incarnation: self.config.incarnation.clone(), epoch: self.max_epoch, status_seq: self.status_seq, lent }));
             }
             _ => {}
         }

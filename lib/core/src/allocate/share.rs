@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::resources::{Milli, Quantities, Resources};
+use crate::resources::{Milli, Quantities, Request, Resources};
 
 /// The largest weight that counts, in thousandths: 100,000 units. Larger ones count as this.
 ///
@@ -36,6 +36,11 @@ impl Share {
     /// The same, divided by a weight above zero in place of its own.
     pub fn over(self, weight: Milli) -> Share {
         Share { weight: thousandths(weight).clamp(1, WEIGHT_MAX), ..self }
+    }
+
+    /// The same before weighing, in millionths, rounded down.
+    pub fn ppm(self) -> u64 {
+        (u128::from(self.held) * 1_000_000 / u128::from(self.total)) as u64
     }
 
     /// The same as a double between 0 and 1 and before weighing, for showing.
@@ -138,11 +143,58 @@ impl Tally {
         }
     }
 
+    /// Adds so many times what a task asks for.
+    pub(super) fn add_times(&mut self, request: &Request, count: u64) {
+        for (sum, amount) in self.built_in.iter_mut().zip([request.cpus, request.mem, request.disk, request.gpus]) {
+            *sum = sum.saturating_add(thousandths(amount).saturating_mul(count));
+        }
+        for (kind, amount) in &request.other {
+            let sum = self.other.entry(kind.clone()).or_default();
+            *sum = sum.saturating_add(thousandths(*amount).saturating_mul(count));
+        }
+    }
+
+    /// Takes away, down to nothing.
+    pub(super) fn sub(&mut self, resources: &Resources) {
+        for (sum, amount) in self.built_in.iter_mut().zip([resources.cpus, resources.mem, resources.disk, resources.gpus]) {
+            *sum = sum.saturating_sub(thousandths(amount));
+        }
+        for (kind, amount) in &resources.other {
+            if let Some(sum) = self.other.get_mut(kind) {
+                *sum = sum.saturating_sub(thousandths(*amount));
+            }
+        }
+    }
+
+    /// Lowers each kind to what another one has of it.
+    pub(super) fn at_most(&mut self, most: &Tally) {
+        for (sum, most) in self.built_in.iter_mut().zip(most.built_in) {
+            *sum = (*sum).min(most);
+        }
+        for (kind, sum) in &mut self.other {
+            *sum = (*sum).min(most.other.get(kind).copied().unwrap_or_default());
+        }
+    }
+
+    /// Lowers one kind.
+    pub(super) fn cap(&mut self, kind: &str, most: u64) {
+        match BUILT_IN.iter().position(|name| *name == kind) {
+            Some(place) => self.built_in[place] = self.built_in[place].min(most),
+            None => drop(self.other.get_mut(kind).map(|sum| *sum = (*sum).min(most))),
+        }
+    }
+
     pub(super) fn get(&self, kind: &str) -> u64 {
         match BUILT_IN.iter().position(|name| *name == kind) {
             Some(place) => self.built_in[place],
             None => self.other.get(kind).copied().unwrap_or_default(),
         }
+    }
+
+    /// The share of one kind of `total` that this is, at a weight in thousandths.
+    pub(super) fn share_of(&self, kind: &str, total: &Tally, weight: u64) -> Share {
+        let (held, total) = (self.get(kind), total.get(kind));
+        if total == 0 { Share { weight: weight.clamp(1, WEIGHT_MAX), ..Share::NONE } } else { Share { held: held.min(total), total, weight: weight.clamp(1, WEIGHT_MAX) } }
     }
 
     /// The dominant share of `total` that this is, at a weight in thousandths.

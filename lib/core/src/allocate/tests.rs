@@ -9,6 +9,7 @@ use crate::resources::{parse_request, parse_total};
 /// A snapshot that owns what it is made of.
 #[derive(Clone, Debug, Default)]
 struct World {
+    rule: Rule,
     total: Option<Resources>,
     agents: Vec<Agent>,
     roles: Vec<Policy>,
@@ -23,6 +24,7 @@ struct Agent {
     total: Resources,
     free: Resources,
     attrs: BTreeMap<String, Attr>,
+    kept_for: Option<FrameworkId>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -40,6 +42,10 @@ struct Framework {
     role: Role,
     weight: Milli,
     priority: i64,
+    guarantee: Option<Quantities>,
+    limit: Option<BTreeMap<String, Milli>>,
+    open: u32,
+    served: u64,
     used: Quantities,
     demand: Option<Request>,
     count: u32,
@@ -50,8 +56,15 @@ struct Framework {
 }
 
 impl World {
-    fn snapshot(&self) -> Snapshot<'_> {
-        let agents = self.agents.iter().map(|agent| AgentView { agent: &agent.id, host: &agent.host, total: &agent.total, free: &agent.free, attrs: &agent.attrs });
+    /// Shows what it is to the allocator, or to whoever else wants to see it.
+    fn shown<T>(&self, see: impl FnOnce(&Snapshot<'_>) -> T) -> T {
+        let views = self.agents.iter().map(|agent| AgentView {
+            place: Place { agent: &agent.id, total: &agent.total, free: &agent.free, kept_for: agent.kept_for.as_ref() },
+            about: About { host: &agent.host, attrs: &agent.attrs },
+        });
+        let agents = in_order(views.collect());
+        let mut total = Quantities::default();
+        self.agents.iter().for_each(|agent| total.add(&agent.total).expect("small agents"));
         let roles = self.roles.iter().map(|policy| RoleView {
             role: &policy.role,
             weight: policy.weight,
@@ -64,6 +77,10 @@ impl World {
             role: &framework.role,
             weight: framework.weight,
             priority: framework.priority,
+            guarantee: framework.guarantee.as_ref(),
+            limit: framework.limit.as_ref(),
+            open: framework.open,
+            served: framework.served,
             used: framework.used.clone(),
             demand: framework.demand.as_ref().map(|request| Demand { request, count: framework.count }),
             condition: framework.condition.as_ref(),
@@ -71,11 +88,9 @@ impl World {
             refused: Some(&framework.refused),
             suppressed: framework.suppressed,
         });
-        let mut snapshot = Snapshot::of(agents.collect(), roles.collect(), frameworks.collect(), self.seed).expect("small agents");
-        if let Some(total) = &self.total {
-            snapshot.total = Quantities::of(total);
-        }
-        snapshot
+        let mut snapshot = Snapshot::of(&self.rule, &agents, roles.collect(), frameworks.collect(), self.seed).expect("small agents");
+        snapshot.total = self.total.as_ref().map_or(total, Quantities::of);
+        see(&snapshot)
     }
 
     /// Reads one line of `vectors.txt`.
@@ -86,15 +101,17 @@ impl World {
         let pairs = words.map(|word| word.split_once('=').unwrap_or((word, "")));
         match kind {
             "total" => self.total = Some(set(name)),
+            "rule" => self.rule = serde_json::from_value(name.into()).expect(name),
             "seed" => self.seed = name.parse().expect("a number"),
             "agent" => {
                 let text = line.split(' ').nth(2).expect("resources");
-                let mut agent = Agent { id: AgentId::parse(name).expect(name), host: String::new(), total: set(text), free: set(text), attrs: BTreeMap::new() };
+                let mut agent = Agent { id: AgentId::parse(name).expect(name), host: String::new(), total: set(text), free: set(text), attrs: BTreeMap::new(), kept_for: None };
                 for (key, value) in pairs.skip(1) {
                     match key {
                         "free" => agent.free = set(value),
                         "host" => agent.host = value.to_owned(),
                         "attrs" => agent.attrs = parse_attrs(value).expect(value),
+                        "kept_for" => agent.kept_for = Some(FrameworkId::parse(value).expect(value)),
                         _ => panic!("{line}"),
                     }
                 }
@@ -126,6 +143,10 @@ impl World {
                         "count" => framework.count = value.parse().expect(value),
                         "where" => framework.condition = Some(Condition::parse(value).expect(value)),
                         "on" => framework.on = Some(value.to_owned()),
+                        "served" => framework.served = value.parse().expect(value),
+                        "open" => framework.open = value.parse().expect(value),
+                        "guarantee" => framework.guarantee = Some(Quantities::of(&set(value))),
+                        "limit" => framework.limit = Some(limits(value)),
                         "suppressed" => framework.suppressed = true,
                         "refused" => {
                             let (agent, what) = value.split_once(':').expect("agent:resources");
@@ -148,6 +169,10 @@ fn idle(name: &str) -> Framework {
         role: Role::default(),
         weight: Milli::units(1),
         priority: 0,
+        guarantee: None,
+        limit: None,
+        open: u32::MAX,
+        served: 0,
         used: Quantities::default(),
         demand: None,
         count: 0,
@@ -164,7 +189,7 @@ fn limits(text: &str) -> BTreeMap<String, Milli> {
 
 /// What the allocator says, in the form of `vectors.txt`; the turns only if they are wanted.
 fn said(world: &World, with_steps: bool) -> String {
-    let (grants, steps) = trace(&world.snapshot());
+    let (grants, steps) = world.shown(trace);
     let mut text = String::new();
     for step in steps.iter().filter(|_| with_steps) {
         let _ = writeln!(text, "{} {} {}", step.framework, step.agent, step.after);
@@ -196,7 +221,7 @@ fn a_pass_is_bounded() {
     let mut world = World::default();
     world.read("agent a1 cpus=1000000");
     world.read(&format!("framework A demand=cpus=0.001 count={}", u32::MAX));
-    let grants = allocate(&world.snapshot());
+    let grants = world.shown(allocate);
     assert_eq!(grants.len(), 1);
     assert_eq!(grants[0].tasks as usize, TURNS_MAX);
 }
@@ -243,7 +268,7 @@ fn some_world() -> impl Strategy<Value = World> {
 fn held(world: &World, grants: &[Grant], role: &Role, kind: &str) -> u64 {
     let within = |other: &Role| other == role || other.as_str().starts_with(&format!("{role}/"));
     let used = world.frameworks.iter().filter(|framework| within(&framework.role)).map(|framework| share::thousandths(framework.used.get(kind)));
-    let given = grants.iter().filter(|grant| within(&grant.role)).map(|grant| amount_of(&grant.resources, kind));
+    let given = grants.iter().filter(|grant| within(&grant.role)).map(|grant| tree::amount_of(&grant.resources, kind));
     used.chain(given).sum()
 }
 
@@ -253,8 +278,8 @@ proptest! {
     /// no limit is passed, and the same snapshot gives the same grants.
     #[test]
     fn every_grant_is_sound(world in some_world()) {
-        let grants = allocate(&world.snapshot());
-        prop_assert_eq!(&grants, &allocate(&world.snapshot()));
+        let grants = world.shown(allocate);
+        prop_assert_eq!(&grants, &world.shown(allocate));
         let mut free: BTreeMap<&AgentId, Resources> = world.agents.iter().map(|agent| (&agent.id, agent.free.clone())).collect();
         let mut pairs = BTreeSet::new();
         let mut tasks: BTreeMap<&FrameworkId, u32> = BTreeMap::new();
@@ -287,7 +312,7 @@ proptest! {
     /// the top-level roles still lack, or no less than before.
     #[test]
     fn guarantees_are_kept_back(world in some_world()) {
-        let grants = allocate(&world.snapshot());
+        let grants = world.shown(allocate);
         let lacks = |grants: &[Grant]| -> u64 {
             let top = world.roles.iter().filter(|policy| !policy.role.as_str().contains('/'));
             top.map(|policy| {
@@ -312,8 +337,7 @@ proptest! {
             framework.priority = 0;
             framework.refused = Refused::default();
         }
-        let snapshot = world.snapshot();
-        let whole = share::Tally::of(&snapshot.total);
+        let whole = world.shown(|snapshot| share::Tally::of(&snapshot.total));
         let mut free: Vec<Resources> = world.agents.iter().map(|agent| agent.free.clone()).collect();
         let mut held: Vec<share::Tally> = world.frameworks.iter().map(|framework| share::Tally::of(&framework.used)).collect();
         let mut left: Vec<u32> = world.frameworks.iter().map(|framework| framework.count).collect();
@@ -325,7 +349,7 @@ proptest! {
                 None => free.iter().any(is_worth_offering),
             }
         };
-        let (_, steps) = trace(&snapshot);
+        let (_, steps) = world.shown(trace);
         for step in steps {
             let served = world.frameworks.iter().position(|framework| framework.id == step.framework).expect("known");
             let agent = world.agents.iter().position(|agent| agent.id == step.agent).expect("known");
@@ -349,6 +373,6 @@ proptest! {
         turned.agents.reverse();
         turned.roles.reverse();
         turned.frameworks.reverse();
-        prop_assert_eq!(allocate(&world.snapshot()), allocate(&turned.snapshot()));
+        prop_assert_eq!(world.shown(allocate), turned.shown(allocate));
     }
 }

@@ -12,68 +12,88 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::share::{Share, Tally, thousandths};
-use super::{FrameworkView, RoleView, Snapshot};
-use crate::resources::{Milli, Resources};
+use super::{FrameworkView, RoleView, Rule, Snapshot};
+use crate::resources::{Milli, Quantities, Resources};
+use crate::seed::Seed;
 
 /// The order among siblings, lowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
-    /// A role below its guarantee goes before all others.
+    /// Who is below its guarantee goes before all others.
     satisfied: bool,
+    /// Everybody has the same where the rule does not look at priorities.
     priority: Reverse<i64>,
+    /// Everybody has the same where the rule draws lots.
     share: Share,
-    /// Tasks or agents given in this pass.
+    /// Everybody has the same where it does not.
+    lot: u64,
+    /// How often it was served, before this pass and in it.
     grants: u64,
     /// Place among all nodes in order of their names.
     rank: usize,
 }
 
-struct Node {
-    parent: Option<usize>,
+pub(super) struct Node {
+    pub(super) parent: Option<usize>,
     /// Of a leaf: which framework of the snapshot it is.
-    framework: Option<usize>,
+    pub(super) framework: Option<usize>,
     name: String,
     rank: usize,
-    weight: u64,
+    pub(super) weight: u64,
     priority: i64,
     /// What the whole subtree holds.
-    held: Tally,
+    pub(super) held: Tally,
     share: Share,
     grants: u64,
-    guarantee: Vec<Guarantee>,
-    limit: Vec<(String, u64)>,
+    /// When it is drawn next, on the clock of its siblings' race.
+    lot: u64,
+    pub(super) guarantee: Vec<Guarantee>,
+    pub(super) limit: Vec<(String, u64)>,
     /// Children below which somebody still wants something.
     open: BinaryHeap<Reverse<(Key, usize)>>,
 }
 
 /// What one kind of a guarantee still asks to be kept back, here and below.
-struct Guarantee {
-    amount: u64,
+pub(super) struct Guarantee {
+    pub(super) amount: u64,
     /// Sum over the children.
     below: u64,
 }
 
 /// See the module.
 pub(super) struct Tree {
-    nodes: Vec<Node>,
-    leaves: Vec<usize>,
-    total: Tally,
+    pub(super) nodes: Vec<Node>,
+    pub(super) leaves: Vec<usize>,
+    pub(super) total: Tally,
+    rule: Rule,
+    lots: Seed,
     /// Kinds in which anybody has a guarantee; the places in [`Node::guarantee`].
-    kinds: Vec<String>,
+    pub(super) kinds: Vec<String>,
     /// Of each such kind, what is free in the cluster.
     free: Vec<u64>,
+    roles: BTreeMap<String, usize>,
 }
 
-const ROOT: usize = 0;
+pub(super) const ROOT: usize = 0;
 
 impl Tree {
     /// Builds the tree of all frameworks of the snapshot; nobody is in a heap yet.
     pub(super) fn new(snapshot: &Snapshot<'_>) -> Tree {
-        let guarantees = snapshot.roles.iter().filter_map(|view| view.guarantee);
+        let guarantees = snapshot.roles.iter().filter_map(|view| view.guarantee).chain(snapshot.frameworks.iter().filter_map(|view| view.guarantee));
         let kinds: BTreeSet<String> = guarantees.flat_map(|amounts| amounts.iter()).map(|(kind, _)| kind.to_owned()).collect();
         let kinds = Vec::from_iter(kinds);
         let free = kinds.iter().map(|kind| thousandths(snapshot.free.get(kind))).collect();
-        let mut tree = Tree { nodes: Vec::new(), leaves: Vec::new(), total: Tally::of(&snapshot.total), kinds, free };
+        let mut tree = Tree {
+            nodes: Vec::new(),
+            leaves: Vec::new(),
+            total: Tally::of(&snapshot.total),
+            rule: snapshot.rule.clone(),
+            // Where to begin among the agents is drawn from the same number.
+            lots: Seed::new([snapshot.seed, !snapshot.seed]),
+            kinds,
+            free,
+            roles: BTreeMap::new(),
+        };
         tree.push(None, String::new());
 
         let mut roles: BTreeMap<&str, usize> = BTreeMap::new();
@@ -93,6 +113,7 @@ impl Tree {
             let leaf = tree.leaf(above, view);
             tree.leaves.push(leaf);
         }
+        tree.roles = roles.into_iter().map(|(role, node)| (role.to_owned(), node)).collect();
         tree.settle();
         tree
     }
@@ -137,8 +158,8 @@ impl Tree {
             node.held.add(resources);
             at = node.parent;
             if at.is_some() {
-                node.share = node.held.share(&self.total, node.weight);
-                node.grants += 1;
+                node.grants = node.grants.saturating_add(1);
+                node.share = shown_share(&self.rule, node, &self.total);
             }
         }
     }
@@ -239,12 +260,13 @@ impl Tree {
     fn settle(&mut self) {
         // A child stands after its parent, so the walk from the end meets every child before it.
         for index in (1..self.nodes.len()).rev() {
-            let held = self.nodes[index].held.clone();
+            let (held, grants) = (self.nodes[index].held.clone(), self.nodes[index].grants);
             let kept_back: Vec<u64> =
                 self.kinds.iter().zip(&self.nodes[index].guarantee).map(|(kind, guarantee)| kept_back(guarantee.amount, held.get(kind), guarantee.below)).collect();
             let parent = self.nodes[index].parent.expect("every node but the root has a parent");
             let parent = &mut self.nodes[parent];
             parent.held.add_tally(&held);
+            parent.grants = parent.grants.saturating_add(grants);
             for (guarantee, amount) in parent.guarantee.iter_mut().zip(kept_back) {
                 guarantee.below = guarantee.below.saturating_add(amount);
             }
@@ -254,20 +276,57 @@ impl Tree {
         for (rank, node) in order.into_iter().enumerate() {
             let node = &mut self.nodes[node];
             node.rank = rank;
-            node.share = node.held.share(&self.total, node.weight);
+            node.share = shown_share(&self.rule, node, &self.total);
         }
     }
 
     fn enter(&mut self, node: usize, parent: usize) {
+        if self.rule == Rule::Random {
+            // A race of memoryless runners: whoever waits need not draw again, and each wins in proportion to its weight.
+            let wait = waiting_time(self.lots.draw()) / self.nodes[node].weight;
+            self.nodes[node].lot = self.nodes[node].lot.saturating_add(wait.max(1));
+        }
         let key = self.key(node);
         self.nodes[parent].open.push(Reverse((key, node)));
     }
 
     fn key(&self, index: usize) -> Key {
         let node = &self.nodes[index];
-        let lacks = |(kind, guarantee): (&String, &Guarantee)| kept_back(guarantee.amount, node.held.get(kind), guarantee.below) > 0;
-        let satisfied = !self.kinds.iter().zip(&node.guarantee).any(lacks);
-        Key { satisfied, priority: Reverse(node.priority), share: node.share, grants: node.grants, rank: node.rank }
+        let satisfied = self.kinds.is_empty() || self.lacks(index).next().is_none();
+        let priority = Reverse(if self.rule == Rule::Priority { node.priority } else { 0 });
+        let (share, lot) = if self.rule == Rule::Random { (Share::NONE, node.lot) } else { (node.share, 0) };
+        Key { satisfied, priority, share, lot, grants: node.grants, rank: node.rank }
+    }
+
+    /// What a node and those below it lack of what they are guaranteed, by kind; only kinds of which that is something.
+    pub(super) fn lacks(&self, node: usize) -> impl Iterator<Item = (&str, u64)> {
+        let node = &self.nodes[node];
+        let kinds = self.kinds.iter().zip(&node.guarantee);
+        kinds.map(|(kind, guarantee)| (kind.as_str(), kept_back(guarantee.amount, node.held.get(kind), guarantee.below))).filter(|(_, lack)| *lack > 0)
+    }
+
+    /// The nodes that lack something, the deepest first, then by name.
+    pub(super) fn lacking(&self) -> Vec<usize> {
+        let nodes = if self.kinds.is_empty() { 0 } else { self.nodes.len() };
+        let mut lacking: Vec<usize> = (1..nodes).filter(|&node| self.lacks(node).next().is_some()).collect();
+        let depth = |node: usize| std::iter::successors(Some(node), |&at| self.nodes[at].parent).count();
+        lacking.sort_by_key(|&node| (Reverse(depth(node)), self.nodes[node].rank));
+        lacking
+    }
+
+    /// Whether a node is another one or below it.
+    pub(super) fn is_within(&self, node: usize, above: usize) -> bool {
+        std::iter::successors(Some(node), |&at| self.nodes[at].parent).any(|at| at == above)
+    }
+
+    /// The frameworks, by their places in the snapshot, that are a node or below it.
+    pub(super) fn frameworks_below(&self, node: usize) -> impl Iterator<Item = usize> {
+        (0..self.leaves.len()).filter(move |&framework| self.is_within(self.leaves[framework], node))
+    }
+
+    /// The node of each role that is in the tree, by its path.
+    pub(super) fn roles(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.roles.iter().map(|(role, node)| (role.as_str(), *node))
     }
 
     /// The node of a role path, made with all above it if it is not there.
@@ -282,13 +341,17 @@ impl Tree {
     }
 
     fn policy(&mut self, node: usize, view: &RoleView<'_>) {
+        self.nodes[node].weight = weight_of(view.weight);
+        self.nodes[node].priority = view.priority;
+        self.quota(node, view.guarantee, view.limit);
+    }
+
+    fn quota(&mut self, node: usize, guarantee: Option<&Quantities>, limit: Option<&BTreeMap<String, Milli>>) {
         let kinds = &self.kinds;
         let node = &mut self.nodes[node];
-        node.weight = weight_of(view.weight);
-        node.priority = view.priority;
-        node.limit = view.limit.iter().flat_map(|limit| limit.iter()).map(|(kind, amount)| (kind.clone(), thousandths(*amount))).collect();
-        for (kind, guarantee) in kinds.iter().zip(&mut node.guarantee) {
-            guarantee.amount = view.guarantee.map_or(0, |amounts| thousandths(amounts.get(kind)));
+        node.limit = limit.into_iter().flatten().map(|(kind, amount)| (kind.clone(), thousandths(*amount))).collect();
+        for (kind, kept) in kinds.iter().zip(&mut node.guarantee) {
+            kept.amount = guarantee.map_or(0, |amounts| thousandths(amounts.get(kind)));
         }
     }
 
@@ -299,6 +362,8 @@ impl Tree {
         node.priority = view.priority;
         node.held = Tally::of(&view.used);
         node.framework = Some(self.leaves.len());
+        node.grants = view.served;
+        self.quota(leaf, view.guarantee, view.limit);
         leaf
     }
 
@@ -314,6 +379,7 @@ impl Tree {
             held: Tally::default(),
             share: Share::NONE,
             grants: 0,
+            lot: 0,
             guarantee,
             limit: Vec::new(),
             open: BinaryHeap::new(),
@@ -329,6 +395,37 @@ fn kept_back(guarantee: u64, held: u64, below: u64) -> u64 {
 
 fn weight_of(weight: Milli) -> u64 {
     thousandths(weight).max(1)
+}
+
+/// The share by which a rule chooses, or at least shows how somebody stands.
+fn shown_share(rule: &Rule, node: &Node, total: &Tally) -> Share {
+    match rule {
+        Rule::Fair { resource } => node.held.share_of(resource, total, node.weight),
+        Rule::Drf | Rule::Priority | Rule::Random => node.held.share(total, node.weight),
+    }
+}
+
+/// How many bits of the fraction of a logarithm are computed.
+const LOG_BITS: u32 = 16;
+
+/// An exponential variate of a drawn number, in a fine unit: minus its binary logarithm, by repeated squaring, so that
+/// every machine gets the same.
+fn waiting_time(drawn: u64) -> u64 {
+    let drawn = drawn | 1;
+    let whole = drawn.leading_zeros();
+    let mut mantissa = u128::from(drawn) << whole;
+    let mut fraction = 0u64;
+    for _ in 0..LOG_BITS {
+        mantissa = (mantissa * mantissa) >> 63;
+        fraction <<= 1;
+        if mantissa >= 1 << 64 {
+            fraction |= 1;
+            mantissa >>= 1;
+        }
+    }
+    let log = (u64::from(63 - whole) << LOG_BITS) | fraction;
+    // From 64 down to a little above nothing; shifted so that dividing by the largest weight leaves something.
+    ((64u64 << LOG_BITS) - log) << 24
 }
 
 /// How much of a kind there is, in thousandths; ports are of no quota.

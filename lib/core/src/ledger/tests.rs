@@ -158,7 +158,7 @@ fn the_check_finds_cooked_books() {
     ];
     for (cook, why) in cooks {
         let mut ledger = half_offered();
-        cook(ledger.accounts.get_mut(&agent(1)).expect("it is there"));
+        ledger.accounts.change(&agent(1), cook).expect("it is there");
         assert_eq!(ledger.check(), Err(why.to_owned()));
     }
     let mut ledger = half_offered();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::condition::Attr;
 use crate::id::{AgentId, Nonce, TaskId};
+use crate::master::hunger::pool_of;
 use crate::master::{AgentDoc, Caller, Effect, Lead, Reply, TaskEntry, Timer};
 use crate::resources::Resources;
 use crate::task::TaskState;
@@ -208,6 +209,7 @@ impl Lead {
     fn take_books(&mut self, agent: &AgentId, total: Resources, reported: Vec<Held>, status_seq: u64) {
         self.rescind_on(agent, "agent_restarted");
         self.ledger.remove(agent);
+        self.lent.remove(agent);
         if let Err(error) = self.ledger.admit(agent.clone(), total) {
             self.tell("agent_refused", agent.to_string(), error.to_string());
             return;
@@ -256,8 +258,10 @@ impl Lead {
         let update = known.unwrap_or(update);
         let confirmed = true;
         let back = self.tasks.get(&task).is_some_and(|entry| entry.update.state == TaskState::Unreachable);
-        let member = self.tasks.get(&task).and_then(|entry| entry.member.clone());
-        self.tasks.insert(task.clone(), TaskEntry { agent: agent.clone(), update: update.clone(), launch, confirmed, killing: wish.clone(), member });
+        let before = self.tasks.get(&task);
+        let member = before.and_then(|entry| entry.member.clone());
+        let (ordered_ms, revoking_ms) = before.map_or((0, None), |entry| (entry.ordered_ms, entry.revoking_ms));
+        self.put_task(task.clone(), TaskEntry { agent: agent.clone(), update: update.clone(), launch, confirmed, killing: wish.clone(), member, ordered_ms, revoking_ms });
         if back {
             let framework = update.framework.clone();
             self.push(&framework, super::Push::Known { update: Box::new(update) });
@@ -288,7 +292,13 @@ impl Lead {
 
     /// Charges a task that is on an agent whether the books have room for it or not.
     fn charge_known(&mut self, agent: &AgentId, launch: &Launch) {
-        let charged = self.ledger.charge(agent, launch.task.clone(), launch.framework.clone(), launch.resources.clone());
+        if launch.lent {
+            // What it was lent stays its own until its agent says how much that is now.
+            let lent = self.lent.account(agent).map(|account| account.total.clone()).unwrap_or_default();
+            let more = lent.checked_add(&launch.resources).unwrap_or(lent);
+            self.set_lent(agent, more);
+        }
+        let charged = self.books_mut(pool_of(launch)).charge(agent, launch.task.clone(), launch.framework.clone(), launch.resources.clone());
         if let Err(error) = charged {
             // It is the agent's own admission that is wrong, or its word is old; it counts all the same.
             self.tell("agent_overcommitted", agent.to_string(), format!("task {} does not fit what agent {agent} reports: {error}", launch.task));
@@ -311,6 +321,9 @@ impl Lead {
             }
             _ => Beaten { epoch, known: false, seen: 0 },
         };
+        if let Some(lent) = beat.lent.as_ref().filter(|_| beaten.known) {
+            self.set_lent(&beat.agent, lent.clone());
+        }
         self.reply(caller, Reply::Beaten(beaten));
         if let Some(secret) = again {
             let command = Command { epoch, incarnation: beat.incarnation.clone(), order: Order::Hello };
@@ -357,6 +370,8 @@ impl Lead {
         self.tell_failure(agent, &host, "unreachable");
         self.rescind_on(agent, "agent_unreachable");
         self.ledger.remove(agent);
+        self.lent.remove(agent);
+        self.forget_kept(agent);
         let there: Vec<TaskId> = self.tasks.iter().filter(|(_, entry)| entry.agent == *agent).map(|(id, _)| id.clone()).collect();
         for task in there {
             self.overlay_unreachable(&task);
@@ -367,7 +382,7 @@ impl Lead {
     /// Tells those who run tasks on the agent, or were offered it, that it fails them.
     fn tell_failure(&mut self, agent: &AgentId, host: &str, reason: &str) {
         let of_tasks = self.tasks.values().filter(|entry| entry.agent == *agent).map(|entry| entry.launch.framework.clone());
-        let of_offers = self.ledger.offers_on(agent).map(|(_, holding)| holding.framework.clone());
+        let of_offers = self.ledger.offers_on(agent).chain(self.lent.offers_on(agent)).map(|(_, holding)| holding.framework.clone());
         let frameworks: BTreeSet<crate::id::FrameworkId> = of_tasks.chain(of_offers).collect();
         for framework in frameworks {
             self.push(&framework, super::Push::Failure { agent: agent.clone(), host: host.to_owned(), reason: reason.to_owned() });
@@ -386,6 +401,8 @@ impl Lead {
         let agents: Vec<AgentId> = self.agents.keys().cloned().collect();
         for agent in agents {
             self.rescind_on(&agent, "new_epoch");
+            self.ledger.set_open(&agent, false);
+            self.lent.set_open(&agent, false);
         }
         for entry in self.agents.values_mut() {
             entry.launch_no = 0;

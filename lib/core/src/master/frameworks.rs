@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::condition::Condition;
 use crate::id::{FrameworkId, Name, OfferId, Principal, TaskId};
+use crate::master::hunger::Hunger;
 use crate::master::sessions::Session;
 use crate::master::{Caller, Effect, FrameworkDoc, Lead, OFFERS_PER_FRAMEWORK_MAX};
 use crate::role::Role;
@@ -40,6 +41,9 @@ pub struct Framework {
     pub(super) suppressed: bool,
     pub(super) offers: BTreeSet<OfferId>,
     pub(super) claims: Vec<Claim>,
+    pub(super) hunger: Hunger,
+    /// How often it was made an offer; a new one begins with as many as the least of the others.
+    pub(super) served: u64,
     /// A timer looks after its session.
     pub(super) armed: bool,
 }
@@ -62,6 +66,8 @@ impl Framework {
             condition: None,
             offers: BTreeSet::new(),
             claims: Vec::new(),
+            hunger: Hunger::default(),
+            served: 0,
             armed: false,
         }
     }
@@ -149,6 +155,7 @@ impl Lead {
             if other {
                 // What was refused was refused for another wish.
                 self.refusals.clear(framework);
+                self.forget_hunger(framework);
             }
             self.fresh_frameworks.insert(framework.clone());
         }
@@ -176,6 +183,7 @@ impl Lead {
     /// Forgets an unnamed framework that has neither session nor tasks.
     pub(super) fn forget_if_done(&mut self, framework: &FrameworkId) {
         if self.frameworks.get(framework).is_some_and(|entry| entry.session.is_none() && entry.name.is_none() && entry.tasks.is_empty()) {
+            self.forget_hunger(framework);
             self.frameworks.remove(framework);
             self.refusals.clear(framework);
         }
@@ -243,7 +251,7 @@ impl Lead {
     /// Gives offers back for whoever knows their ids and is of the principal that owns them.
     fn return_call(&mut self, principal: &Principal, offers: &[OfferId], refuse_ms: u64) -> Answer {
         for offer in offers {
-            let Some(framework) = self.ledger.find_offer(offer).map(|(_, holding)| holding.framework.clone()) else {
+            let Some(framework) = self.find_offer(offer).map(|(_, _, holding)| holding.framework.clone()) else {
                 return Answer::Refused(self.offer_gone(offer));
             };
             if self.frameworks.get(&framework).is_none_or(|entry| entry.principal != *principal) {

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use crate::id::{AgentId, FrameworkId, OfferId, Principal, TaskId};
 use crate::ledger::LedgerError;
 use crate::master::frameworks::refused;
-use crate::master::offers::Fate;
+use crate::master::hunger::pool_of;
+use crate::master::offers::{Fate, Pool};
 use crate::master::{AgentState, ANSWERED_MS, Effect, ENDED_MAX, Lead, ORDER_AGAIN_MS, TaskEntry, Timer};
 use crate::resources::Resources;
 use crate::task::TaskState;
@@ -39,10 +40,14 @@ impl Lead {
         if accept.offers.iter().any(|offer| !self.offers.contains_key(offer)) {
             return self.stale_accept(&accept, ids);
         }
+        let kinds: BTreeSet<(bool, bool)> = accept.offers.iter().filter_map(|offer| self.offers.get(offer)).map(|entry| (entry.pool == Pool::Lent, entry.revocable)).collect();
+        let Some(&(lent, revocable)) = kinds.first().filter(|_| kinds.len() == 1) else {
+            return refused(RefusalCode::BadRequest, "offers of revocable and of other resources cannot be joined".to_owned());
+        };
         // Concrete resources, task by task, out of the sum of the offers.
         let mut left = Resources::default();
         for offer in &accept.offers {
-            let held = self.ledger.find_offer(offer).map(|(_, holding)| holding.resources.clone()).unwrap_or_default();
+            let held = self.find_offer(offer).map(|(_, _, holding)| holding.resources.clone()).unwrap_or_default();
             left = left.checked_add(&held).unwrap_or(left);
         }
         let mut taken = Vec::with_capacity(ids.len());
@@ -55,7 +60,8 @@ impl Lead {
             left = left.checked_sub(&resources).unwrap_or_default();
             taken.push((id.clone(), resources));
         }
-        let spent = match self.ledger.spend(&accept.offers, &accept.framework, &taken) {
+        let pool = if lent { Pool::Lent } else { Pool::Firm };
+        let spent = match self.books_mut(pool).spend(&accept.offers, &accept.framework, &taken) {
             Ok(spent) => spent,
             Err(error) => return Answer::Refused(ledger_refusal(&error)),
         };
@@ -66,7 +72,10 @@ impl Lead {
             self.refuse(&accept.framework, &agent, spent.rest, accept.refuse_ms);
         }
         self.fresh_agents.insert(agent.clone());
-        self.launch_all(&accept, &agent, &first, taken);
+        if !ids.is_empty() {
+            self.was_used(&accept.framework, &agent);
+        }
+        self.launch_all(&accept, &agent, &first, taken, (lent, revocable));
         if self.answered.is_empty() {
             self.timer(ANSWERED_MS / 2, Timer::Answered);
         }
@@ -74,7 +83,7 @@ impl Lead {
         Answer::Accepted { tasks: ids }
     }
 
-    fn launch_all(&mut self, accept: &Accept, agent: &AgentId, first: &OfferId, taken: Vec<(TaskId, Resources)>) {
+    fn launch_all(&mut self, accept: &Accept, agent: &AgentId, first: &OfferId, taken: Vec<(TaskId, Resources)>, (lent, revocable): (bool, bool)) {
         let framework = &self.frameworks[&accept.framework];
         let (name, principal, role) = (framework.name.clone(), framework.principal.clone(), framework.role.clone());
         let mut launches = Vec::with_capacity(taken.len());
@@ -92,6 +101,8 @@ impl Lead {
                 role: role.clone(),
                 resources,
                 token: one.token.clone(),
+                revocable,
+                lent,
                 spec: one.task.clone(),
             };
             let update = staging(&launch, agent, &entry.host.clone(), self.wall);
@@ -103,7 +114,8 @@ impl Lead {
                 }
             }
             let member = accept.member.clone();
-            self.tasks.insert(id.clone(), TaskEntry { launch, agent: agent.clone(), update, confirmed: false, killing: None, member });
+            let ordered_ms = self.wall.0;
+            self.put_task(id.clone(), TaskEntry { launch, agent: agent.clone(), update, confirmed: false, killing: None, member, ordered_ms, revoking_ms: None });
             self.timer(ORDER_AGAIN_MS, Timer::Order(id));
         }
         self.command(agent, Order::Launch { launches });
@@ -206,10 +218,19 @@ impl Lead {
         }
     }
 
+    /// Enters a task, or what is known of it now.
+    pub(super) fn put_task(&mut self, task: TaskId, entry: TaskEntry) {
+        self.revocable_tasks += usize::from(entry.launch.revocable);
+        if let Some(old) = self.tasks.insert(task, entry) {
+            self.revocable_tasks -= usize::from(old.launch.revocable);
+        }
+    }
+
     /// A task ended: what it held is free.
     pub(super) fn finish(&mut self, task: &TaskId, update: Update) {
         let Some(entry) = self.tasks.remove(task) else { return };
-        self.ledger.release(task);
+        self.revocable_tasks -= usize::from(entry.launch.revocable);
+        self.books_mut(pool_of(&entry.launch)).release(task);
         if let Some(idle) = self.ledger.idle(&entry.agent) {
             self.refusals.grown(&entry.agent, &idle);
         }

@@ -5,29 +5,43 @@
 //! and the frameworks themselves.
 
 mod agents;
+mod explain;
+mod external;
 mod frameworks;
+mod hunger;
 mod launches;
 mod offers;
 mod registry;
+mod roles;
 mod rows;
 mod sessions;
 mod snapshot;
+#[cfg(test)]
+pub(crate) mod testcluster;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use crate::allocate::Proposal;
+use crate::allocate::Rule;
 use crate::filter::Refusals;
 use crate::id::{AgentId, FrameworkId, MasterId, Name, Nonce, OfferId, Principal, TaskId};
 use crate::ledger::Ledger;
+use crate::policy::{Policies, Subject};
 use crate::seed::Seed;
 use crate::wire::agent::{Beat, Beaten, Command, Hello, Invitation, Welcome};
 use crate::wire::call::{Answer, Call, Push};
+use crate::wire::operator::{Operation, Outcome};
 use crate::wire::query::{Query, Rows};
+use crate::wire::snapshot::Snapshot;
 use crate::wire::{Launch, Refusal, RefusalCode, Update, Wall};
 
 pub use agents::{AgentEntry, AgentState};
+pub use external::{ALLOCATE_DEADLINE_MS, TELL_REFUSED_EVERY_MS};
 pub use frameworks::Framework;
+pub use hunger::{KEEP_AFTER_MS, KEEP_FOR_MS, KEEP_PAUSE_MS_MAX, KEPT_PART};
 pub use registry::{AgentDoc, FrameworkDoc, SHARDS};
 pub use sessions::{HOLD_MS_MAX, MEMBERS_MAX, Session};
 
@@ -70,6 +84,15 @@ pub struct Config {
     pub session_beat_ms: u64,
     /// After how long without a beat a session ends, milliseconds (contract: 15 s).
     pub session_timeout_ms: u64,
+    /// How the next to be served is chosen.
+    pub rule: Rule,
+    /// After how long without anything others have to make room for a framework below its share, milliseconds; never if
+    /// there is none.
+    pub revoke_after_ms: Option<u64>,
+    /// How long before its tasks are revoked a framework hears of it, milliseconds.
+    pub revoke_notice_ms: u64,
+    /// Whether a program outside says who gets what.
+    pub external: bool,
 }
 
 impl Config {
@@ -84,6 +107,10 @@ impl Config {
             agent_timeout_ms: 75_000,
             session_beat_ms: 5_000,
             session_timeout_ms: 15_000,
+            rule: Rule::Priority,
+            revoke_after_ms: Some(30_000),
+            revoke_notice_ms: 5_000,
+            external: false,
         }
     }
 }
@@ -137,6 +164,13 @@ pub enum Event {
         /// The call.
         call: Box<Call>,
     },
+    /// An operator asks for a change.
+    Operation {
+        /// Who waits for the answer.
+        caller: Caller,
+        /// The change.
+        operation: Box<Operation>,
+    },
     /// Somebody asks.
     Query {
         /// Who waits for the answer.
@@ -162,6 +196,22 @@ pub enum Event {
         /// Its version.
         version: String,
     },
+    /// The allocation program answered.
+    Granted {
+        /// Which question.
+        number: u64,
+        /// What it would give.
+        grants: Vec<Proposal>,
+    },
+    /// The allocation program failed.
+    AllocatorFailed {
+        /// On which question, if it was asked.
+        number: Option<u64>,
+        /// What it did, for people: `gave no answer within 1000 ms`.
+        why: String,
+    },
+    /// The allocation program was started, and answers.
+    AllocatorReady,
 }
 
 /// An answer to a caller.
@@ -173,6 +223,8 @@ pub enum Reply {
     Beaten(Beaten),
     /// To a call.
     Answer(Answer),
+    /// To an operator.
+    Outcome(Outcome),
     /// To a question.
     Rows(Box<Rows>),
 }
@@ -193,7 +245,8 @@ pub struct Presence {
 pub struct Happening {
     /// Always `event/1`.
     pub meso: String,
-    /// A stable word: `leader`, `agent_added`, `agent_unreachable`, `agent_back`, `framework_added`, `framework_removed`.
+    /// A stable word: `leader`, `agent_added`, `agent_unreachable`, `agent_back`, `framework_added`, `framework_removed`,
+    /// `allocator_failed`, `allocator_back`, `grant_refused`.
     pub kind: String,
     /// The agent, framework or master it is about.
     pub about: String,
@@ -251,6 +304,13 @@ pub enum Effect {
         /// The epoch an agent reported.
         epoch: u64,
     },
+    /// Ask the allocation program who is to get what.
+    Ask {
+        /// The question's number, for the answer.
+        number: u64,
+        /// The whole cluster.
+        snapshot: Box<Snapshot>,
+    },
 }
 
 /// A task as the leader knows it.
@@ -268,6 +328,10 @@ pub struct TaskEntry {
     killing: Option<(Option<u64>, String)>,
     /// Which member of its framework's session launched it, as far as this leader saw it.
     member: Option<Nonce>,
+    /// When this leader ordered it, or first heard of it.
+    ordered_ms: u64,
+    /// When its notice ends, if it has to make room for others.
+    revoking_ms: Option<u64>,
 }
 
 /// The master.
@@ -292,6 +356,15 @@ pub struct Lead {
     invite_at_ms: Option<u64>,
     seed: Seed,
     ledger: Ledger,
+    /// What is lent of what others hold and do not use.
+    lent: Ledger,
+    policies: Policies,
+    /// Frameworks that are guaranteed something by name, with their names as ids: for while they are not there.
+    absent: BTreeMap<Subject, FrameworkId>,
+    /// Agents of which only one framework is given anything.
+    kept: BTreeMap<AgentId, FrameworkId>,
+    /// How many live tasks may be ended at once.
+    revocable_tasks: usize,
     agents: BTreeMap<AgentId, AgentEntry>,
     /// Agents that were told this epoch by this leader: who obeys it without having been told obeys another leader's.
     fenced: BTreeSet<AgentId>,
@@ -312,6 +385,7 @@ pub struct Lead {
     /// What to look at when: orders to repeat, sessions, agents, offers.
     timers: BTreeSet<(u64, Timer)>,
     standbys: BTreeMap<MasterId, (u64, String, String)>,
+    external: external::External,
     out: Vec<Effect>,
 }
 
@@ -321,8 +395,11 @@ enum Timer {
     Offer(OfferId),
     Session(FrameworkId),
     Agent(AgentId),
+    Hunger(FrameworkId),
+    Revoke(TaskId),
     Refusals,
     Answered,
+    Program(u64),
 }
 
 impl Master {
@@ -388,6 +465,7 @@ fn not_leading(event: Event) -> Vec<Effect> {
     let refusal = || Refusal::new(RefusalCode::NotLeading, "this master does not lead; ask again");
     match event {
         Event::Call { caller, .. } => vec![Effect::Reply { caller, reply: Reply::Answer(Answer::Refused(refusal())) }],
+        Event::Operation { caller, .. } => vec![Effect::Reply { caller, reply: Reply::Outcome(Outcome::Refused(refusal())) }],
         Event::Query { caller, .. } => vec![Effect::Reply { caller, reply: Reply::Rows(Box::new(Rows::Refused { refusal: refusal() })) }],
         _ => Vec::new(),
     }
@@ -403,6 +481,11 @@ impl Lead {
             invite_at_ms: Some(now_ms),
             seed: Seed::new(seed),
             ledger: Ledger::default(),
+            lent: Ledger::default(),
+            policies: Policies::default(),
+            absent: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            revocable_tasks: 0,
             agents: BTreeMap::new(),
             fenced: BTreeSet::new(),
             frameworks: BTreeMap::new(),
@@ -419,6 +502,7 @@ impl Lead {
             fresh_frameworks: BTreeSet::new(),
             timers: BTreeSet::new(),
             standbys: BTreeMap::new(),
+            external: external::External::default(),
             out: Vec::new(),
             config,
         };
@@ -430,6 +514,16 @@ impl Lead {
     /// The ledger, for the invariants.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// What is lent, for the invariants.
+    pub fn lent(&self) -> &Ledger {
+        &self.lent
+    }
+
+    /// The policies, for the invariants.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     /// The live tasks, for the invariants.
@@ -458,6 +552,10 @@ impl Lead {
                     self.reply(caller, Reply::Answer(answer));
                 }
             }
+            Event::Operation { caller, operation } => {
+                let outcome = self.operate(*operation);
+                self.reply(caller, Reply::Outcome(outcome));
+            }
             Event::Query { caller, principal, query } => {
                 let rows = self.rows(&principal, &query);
                 self.reply(caller, Reply::Rows(Box::new(rows)));
@@ -466,6 +564,9 @@ impl Lead {
             Event::Standby { master, host, version } => {
                 self.standbys.insert(master, (self.now_ms, host, version));
             }
+            Event::Granted { number, grants } => self.on_granted(number, &grants),
+            Event::AllocatorFailed { number, why } => self.on_program_failed(number, &why),
+            Event::AllocatorReady => self.on_program_ready(),
         }
     }
 
@@ -485,7 +586,10 @@ impl Lead {
                 Timer::Offer(offer) => self.expire(&offer),
                 Timer::Session(framework) => self.session_due(&framework),
                 Timer::Agent(agent) => self.agent_due(&agent),
+                Timer::Hunger(framework) => self.hunger_due(&framework),
+                Timer::Revoke(task) => self.revoke_due(&task),
                 Timer::Refusals => self.refusals_due(),
+                Timer::Program(number) => self.program_due(number),
                 Timer::Answered => {
                     let now_ms = self.now_ms;
                     self.answered.retain(|_, (at, _)| *at + ANSWERED_MS > now_ms);

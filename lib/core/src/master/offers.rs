@@ -1,12 +1,13 @@
 //! Offers: made by the allocation policy, held for a while, given back, taken back.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
-use crate::allocate::{AgentView, Demand, FrameworkView, Snapshot, allocate};
+use crate::allocate::{Grant, allocate};
 use crate::id::{AgentId, FrameworkId, OfferId, Principal};
 use crate::master::frameworks::refused;
-use crate::master::{AgentState, GONE_OFFERS_MAX, Lead, Timer};
-use crate::resources::{Milli, Resources};
+use crate::master::{GONE_OFFERS_MAX, Lead, Timer};
+use crate::ledger::{Holding, Ledger};
+use crate::resources::Resources;
 use crate::wire::call::{Answer, Push};
 use crate::wire::{Offer, Refusal, RefusalCode};
 
@@ -18,7 +19,20 @@ pub(super) struct OfferEntry {
     /// When it ends.
     expires_ms: u64,
     /// How many tasks of the framework's demand it was made for.
-    tasks: u32,
+    pub(super) tasks: u32,
+    /// Which resources these are.
+    pub(super) pool: Pool,
+    /// What runs on it may be ended at once.
+    pub(super) revocable: bool,
+}
+
+/// Which resources of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pool {
+    /// What it has.
+    Firm,
+    /// What others hold of that and do not use: it is lent to those whose tasks may be ended at once.
+    Lent,
 }
 
 /// What became of an offer.
@@ -51,6 +65,28 @@ impl Gone {
 }
 
 impl Lead {
+    /// The books of a pool.
+    pub(super) fn books(&self, pool: Pool) -> &Ledger {
+        match pool {
+            Pool::Firm => &self.ledger,
+            Pool::Lent => &self.lent,
+        }
+    }
+
+    pub(super) fn books_mut(&mut self, pool: Pool) -> &mut Ledger {
+        match pool {
+            Pool::Firm => &mut self.ledger,
+            Pool::Lent => &mut self.lent,
+        }
+    }
+
+    /// An offer, the agent that it is of, and what it holds there.
+    pub(super) fn find_offer(&self, offer: &OfferId) -> Option<(&OfferEntry, &AgentId, &Holding)> {
+        let entry = self.offers.get(offer)?;
+        let (agent, holding) = self.books(entry.pool).find_offer(offer)?;
+        Some((entry, agent, holding))
+    }
+
     /// Why an offer cannot be used: how it went, and when.
     pub(super) fn offer_gone(&self, offer: &OfferId) -> Refusal {
         let how = match self.gone.fates.get(offer) {
@@ -70,7 +106,7 @@ impl Lead {
 
     /// What an offer is, and the session in which it can be used.
     pub(super) fn look(&self, principal: &Principal, offer: &OfferId) -> Answer {
-        let (Some(entry), Some((agent, holding))) = (self.offers.get(offer), self.ledger.find_offer(offer)) else {
+        let Some((entry, agent, holding)) = self.find_offer(offer) else {
             return Answer::Refused(self.offer_gone(offer));
         };
         let owner = self.frameworks.get(&holding.framework).filter(|owner| owner.principal == *principal);
@@ -91,6 +127,7 @@ impl Lead {
                 attrs: there.attrs.clone(),
                 expires_ms: self.wall.0 + entry.expires_ms.saturating_sub(self.now_ms),
                 lives_ms: entry.expires_ms.saturating_sub(self.now_ms),
+                revocable: entry.revocable,
             },
         }
     }
@@ -104,7 +141,8 @@ impl Lead {
     }
 
     pub(super) fn wants_allocation(&self) -> bool {
-        !self.fresh_agents.is_empty() || !self.fresh_frameworks.is_empty()
+        // While the allocation program is asked, what changes waits for the next question.
+        !self.external.is_asked() && !(self.fresh_agents.is_empty() && self.fresh_frameworks.is_empty())
     }
 
     /// Offers what is free to those who want it. Only what changed is looked at: a changed agent is shown to everybody
@@ -115,26 +153,39 @@ impl Lead {
         }
         let agents = std::mem::take(&mut self.fresh_agents);
         let frameworks = std::mem::take(&mut self.fresh_frameworks);
-        let grants = {
-            let seed = self.seed.draw();
-            let Some(snapshot) = self.snapshot(&agents, &frameworks, seed) else { return };
-            allocate(&snapshot)
-        };
+        let seed = self.seed.draw();
+        if self.has_program() {
+            self.ask_program(&agents, &frameworks);
+        } else {
+            let grants = self.with_change(Pool::Firm, &agents, &frameworks, seed, allocate).unwrap_or_default();
+            self.make_offers(Pool::Firm, grants);
+        }
+        if !self.lent.cluster_total().is_empty() {
+            let grants = self.with_change(Pool::Lent, &agents, &frameworks, seed, allocate).unwrap_or_default();
+            self.make_offers(Pool::Lent, grants);
+        }
+        self.note_hunger(&frameworks);
+    }
+
+    /// Turns what a policy granted into offers. What is not free, or more than somebody may hold, is left out: the ledger
+    /// is the second defence.
+    pub(super) fn make_offers(&mut self, pool: Pool, grants: Vec<Grant>) {
         let mut pushes: Vec<(FrameworkId, Vec<Offer>)> = Vec::new();
         for grant in grants {
-            if self.frameworks.get(&grant.framework).is_none_or(|entry| entry.offers.len() >= entry.open_max()) {
-                // It holds as many as it wants by now: the next pass gives the rest to others.
+            let Some(entry) = self.frameworks.get(&grant.framework).filter(|entry| entry.offers.len() < entry.open_max()) else {
+                // The next pass gives it to others.
                 self.fresh_agents.insert(grant.agent);
                 continue;
-            }
+            };
+            let revocable = pool == Pool::Lent || entry.demand.as_ref().is_some_and(|demand| demand.revocable);
             let offer = OfferId::fresh(self.seed.draw());
-            if self.offers.contains_key(&offer) || self.ledger.offer(&grant.agent, offer.clone(), grant.framework.clone(), grant.resources.clone()).is_err() {
-                // The policy granted what is not free: the ledger is the second defence, nothing moved.
+            if self.offers.contains_key(&offer) || self.books_mut(pool).offer(&grant.agent, offer.clone(), grant.framework.clone(), grant.resources.clone()).is_err() {
                 continue;
             }
             let lives_ms = self.config.offer_timeout_ms;
-            self.offers.insert(offer.clone(), OfferEntry { since_ms: self.now_ms, expires_ms: self.now_ms + lives_ms, tasks: grant.tasks });
+            self.offers.insert(offer.clone(), OfferEntry { since_ms: self.now_ms, expires_ms: self.now_ms + lives_ms, tasks: grant.tasks, pool, revocable });
             self.timer(lives_ms, Timer::Offer(offer.clone()));
+            self.was_served(&grant.framework, &grant.agent);
             if let Some(entry) = self.frameworks.get_mut(&grant.framework) {
                 entry.offers.insert(offer.clone());
             }
@@ -147,6 +198,7 @@ impl Lead {
                 attrs: agent.attrs.clone(),
                 expires_ms: self.wall.0 + lives_ms,
                 lives_ms,
+                revocable,
             };
             match pushes.last_mut() {
                 Some((framework, offers)) if *framework == grant.framework => offers.push(line),
@@ -157,65 +209,6 @@ impl Lead {
             if let Some(session) = self.frameworks.get(&framework).and_then(|entry| entry.session.as_ref()).map(|session| session.nonce.clone()) {
                 self.push(&framework, Push::Offers { epoch: self.epoch, session, offers });
             }
-        }
-    }
-
-    /// The cluster as the policy sees it; none if nobody wants anything or nothing is free.
-    fn snapshot(&self, fresh: &BTreeSet<AgentId>, frameworks: &BTreeSet<FrameworkId>, seed: u64) -> Option<Snapshot<'_>> {
-        let mut somebody_wants = false;
-        let mut new_wish = false;
-        let mut views: Vec<FrameworkView<'_>> = Vec::new();
-        for (id, entry) in &self.frameworks {
-            let view = self.view(id, entry);
-            if !view.suppressed {
-                somebody_wants = true;
-                new_wish |= frameworks.contains(id);
-            } else if view.used.is_empty() {
-                continue;
-            }
-            views.push(view);
-        }
-        if !somebody_wants {
-            return None;
-        }
-        let all = self.agents.keys().filter(|_| new_wish);
-        let some = fresh.iter().filter(|_| !new_wish);
-        let agents: Vec<AgentView<'_>> = all
-            .chain(some)
-            .filter_map(|id| {
-                let (agent, entry) = self.agents.get_key_value(id)?;
-                let account = self.ledger.account(id).filter(|account| !account.free.is_empty())?;
-                let usable = entry.state == AgentState::Active && entry.epoch == self.epoch;
-                usable.then_some(AgentView { agent, host: &entry.host, total: &account.total, free: &account.free, attrs: &entry.attrs })
-            })
-            .collect();
-        if agents.is_empty() {
-            return None;
-        }
-        let (total, free) = (self.ledger.cluster_total().clone(), self.ledger.cluster_free().clone());
-        Some(Snapshot { total, free, agents, roles: Vec::new(), frameworks: views, seed })
-    }
-
-    pub(super) fn view<'a>(&'a self, id: &'a FrameworkId, entry: &'a super::Framework) -> FrameworkView<'a> {
-        let wish = entry.demand.as_ref().filter(|_| entry.is_hungry());
-        // Whoever says nothing of a task's needs is offered whole agents.
-        let whole = wish.is_some_and(|demand| demand.request.is_empty());
-        let demand = wish.filter(|_| !whole).and_then(|demand| {
-            let offered: u32 = entry.offers.iter().filter_map(|offer| self.offers.get(offer)).map(|offer| offer.tasks).sum();
-            let count = demand.count.saturating_sub(offered);
-            (count > 0).then_some(Demand { request: &demand.request, count })
-        });
-        FrameworkView {
-            framework: id,
-            role: &entry.role,
-            weight: Milli::units(1),
-            priority: 0,
-            used: self.ledger.held_by(id),
-            demand,
-            condition: entry.condition.as_ref(),
-            on: entry.demand.as_ref().and_then(|demand| demand.on.as_deref()),
-            refused: self.refusals.of(id),
-            suppressed: demand.is_none() && !whole,
         }
     }
 
@@ -237,7 +230,8 @@ impl Lead {
 
     /// Takes an offer out of the books; its resources are free again.
     fn give_back(&mut self, offer: &OfferId, fate: Fate) -> Option<(AgentId, FrameworkId, Resources)> {
-        let back = self.ledger.give_back(offer)?;
+        let pool = self.offers.get(offer)?.pool;
+        let back = self.books_mut(pool).give_back(offer)?;
         self.forget_offers(&back.1.clone(), std::slice::from_ref(offer), fate);
         self.fresh_agents.insert(back.0.clone());
         Some(back)
@@ -272,10 +266,11 @@ impl Lead {
     pub(super) fn decline(&mut self, framework: &FrameworkId, offers: &[OfferId], refuse_ms: Option<u64>) {
         let mut declined = Vec::new();
         for offer in offers {
-            if self.ledger.find_offer(offer).is_none_or(|(_, holding)| holding.framework != *framework) {
+            if self.find_offer(offer).is_none_or(|(_, _, holding)| holding.framework != *framework) {
                 continue;
             }
             let Some((agent, _, resources)) = self.give_back(offer, Fate::Declined) else { continue };
+            self.was_turned_down(framework, &agent);
             declined.push(offer.clone());
             match refuse_ms {
                 Some(0) => {}
@@ -298,6 +293,7 @@ impl Lead {
     /// An offer's time is over: that is a decline which nobody spoke.
     pub(super) fn expire(&mut self, offer: &OfferId) {
         if let Some((agent, framework, resources)) = self.give_back(offer, Fate::Expired) {
+            self.was_turned_down(&framework, &agent);
             self.refuse_implicitly(&framework, &agent, resources);
             self.push(&framework, Push::Rescind { id: offer.clone(), reason: "expired".to_owned() });
         }
@@ -305,7 +301,7 @@ impl Lead {
 
     /// Gives back all that a framework holds without using it.
     pub(super) fn return_offers(&mut self, framework: &FrameworkId) {
-        let offers: Vec<OfferId> = self.ledger.offers_of(framework).cloned().collect();
+        let offers: Vec<OfferId> = self.ledger.offers_of(framework).chain(self.lent.offers_of(framework)).cloned().collect();
         for offer in offers {
             self.give_back(&offer, Fate::Declined);
         }
@@ -313,11 +309,16 @@ impl Lead {
 
     /// Takes back all offers of an agent and says so to their holders.
     pub(super) fn rescind_on(&mut self, agent: &AgentId, reason: &str) {
-        let offers: Vec<OfferId> = self.ledger.offers_on(agent).map(|(offer, _)| offer.clone()).collect();
+        let offers: Vec<OfferId> = self.ledger.offers_on(agent).chain(self.lent.offers_on(agent)).map(|(offer, _)| offer.clone()).collect();
         for offer in offers {
-            if let Some((_, framework, _)) = self.give_back(&offer, Fate::Rescinded) {
-                self.push(&framework, Push::Rescind { id: offer, reason: reason.to_owned() });
-            }
+            self.rescind(&offer, reason);
+        }
+    }
+
+    /// Takes an offer back and says so to its holder.
+    pub(super) fn rescind(&mut self, offer: &OfferId, reason: &str) {
+        if let Some((_, framework, _)) = self.give_back(offer, Fate::Rescinded) {
+            self.push(&framework, Push::Rescind { id: offer.clone(), reason: reason.to_owned() });
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AgentId, FrameworkId, Name, Principal};
+use crate::master::roles::ROLES;
 use crate::master::{AgentEntry, AgentState, Effect, Framework, Lead};
 use crate::role::Role;
 
@@ -64,6 +65,9 @@ impl Lead {
                     self.frameworks.insert(doc.framework.clone(), framework);
                     self.arm_session(&doc.framework);
                 }
+            } else if key == ROLES {
+                self.policies = serde_json::from_str(text).unwrap_or_default();
+                self.note_absent();
             } else if key.starts_with("agents.") {
                 for (agent, doc) in serde_json::from_str::<BTreeMap<AgentId, AgentDoc>>(text).unwrap_or_default() {
                     self.agents.insert(agent.clone(), AgentEntry::recovered(doc, self.now_ms));

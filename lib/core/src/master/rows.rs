@@ -1,8 +1,9 @@
 //! What the leader tells those who ask: its tables, page by page.
 
 use crate::id::{AgentId, FrameworkId, OfferId, Principal, TaskId};
+use crate::allocate::{Standings, standings};
+use crate::master::roles::part;
 use crate::master::{AgentState, Lead};
-use crate::resources::Milli;
 use crate::wire::query::{AgentRow, FrameworkRow, MasterRow, OfferRow, Query, ROWS_MAX, Rows, Table, TaskRow};
 
 /// How long a standby counts as there without a word of it, milliseconds.
@@ -37,8 +38,13 @@ impl Lead {
                 let (page, next) = page(self.agents.keys().map(|id| (id, self.agent_row(id))), &query.from);
                 Rows::Agents { page, next }
             }
+            Table::Roles => {
+                let (page, next) = page(self.role_rows().into_iter(), &query.from);
+                Rows::Roles { page, next }
+            }
             Table::Frameworks => {
-                let (page, next) = page(self.frameworks.keys().map(|id| (id, self.framework_row(id))), &query.from);
+                let standings = self.with_all(standings);
+                let (page, next) = page(self.frameworks.keys().map(|id| (id, self.framework_row(id, &standings))), &query.from);
                 Rows::Frameworks { page, next }
             }
             Table::Offers => {
@@ -46,6 +52,7 @@ impl Lead {
                 Rows::Offers { page, next }
             }
             Table::Masters => Rows::Masters { page: self.master_rows() },
+            Table::Explain => self.explain(query.ask.as_deref()),
             Table::Snapshot => {
                 let (page, next) = self.snapshot_part(&query.from);
                 Rows::Snapshot { page, next }
@@ -68,6 +75,7 @@ impl Lead {
     fn agent_row(&self, id: &AgentId) -> AgentRow {
         let entry = &self.agents[id];
         let account = self.ledger.account(id).cloned().unwrap_or_default();
+        let lent = self.lent.account(id).cloned().unwrap_or_default();
         let state = match entry.state {
             AgentState::Recovering => "recovering",
             AgentState::Active => "active",
@@ -78,11 +86,13 @@ impl Lead {
             id: id.clone(),
             host: entry.host.clone(),
             state: state.to_owned(),
-            tasks: u32::try_from(account.tasks.len()).unwrap_or(u32::MAX),
+            tasks: u32::try_from(account.tasks.len() + lent.tasks.len()).unwrap_or(u32::MAX),
             total: account.total,
             free: account.free,
             offered: account.offered,
             used: account.used,
+            lent: lent.total,
+            lent_free: lent.free,
             attrs: entry.attrs.clone(),
             isolation: entry.isolation.clone(),
             version: entry.version.clone(),
@@ -90,9 +100,9 @@ impl Lead {
         }
     }
 
-    fn framework_row(&self, id: &FrameworkId) -> FrameworkRow {
+    fn framework_row(&self, id: &FrameworkId, standings: &Standings) -> FrameworkRow {
         let entry = &self.frameworks[id];
-        let share = (self.ledger.framework_share(id).as_f64() * 1000.0).round();
+        let standing = standings.by_framework.get(id).copied().unwrap_or_default();
         FrameworkRow {
             meso: "framework/1".to_owned(),
             id: id.clone(),
@@ -101,18 +111,21 @@ impl Lead {
             principal: entry.principal.clone(),
             state: if entry.is_connected() { "connected" } else { "disconnected" }.to_owned(),
             who: entry.session.as_ref().map(|session| session.who.clone()).unwrap_or_default(),
-            share: Milli::from_milli(share as i64).unwrap_or(Milli::ZERO),
+            share: part(standing.share_ppm),
             used: self.ledger.used_by(id),
             offered: self.ledger.offered_to(id),
             tasks: u32::try_from(entry.tasks.len()).unwrap_or(u32::MAX),
             wants: entry.wants(),
             age_ms: self.now_ms.saturating_sub(entry.since_ms),
+            fair_share: part(standing.fair_ppm),
+            policy: self.policy_of(id, entry),
+            waits_ms: self.waits_ms(id),
         }
     }
 
     fn offer_row(&self, id: &OfferId) -> Option<OfferRow> {
-        let entry = self.offers.get(id)?;
-        let (agent, holding) = self.ledger.find_offer(id)?;
+        let (entry, agent, holding) = self.find_offer(id)?;
+        let holder = self.frameworks.get(&holding.framework);
         Some(OfferRow {
             meso: "offer/1".to_owned(),
             id: id.as_str().chars().take(10).collect(),
@@ -121,6 +134,9 @@ impl Lead {
             host: self.agents.get(agent).map(|agent| agent.host.clone()).unwrap_or_default(),
             resources: holding.resources.clone(),
             age_ms: self.now_ms.saturating_sub(entry.since_ms),
+            framework_name: holder.and_then(|holder| holder.name.clone()),
+            who: holder.and_then(|holder| holder.session.as_ref()).map(|session| session.who.clone()).unwrap_or_default(),
+            revocable: entry.revocable,
         })
     }
 

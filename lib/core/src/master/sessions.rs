@@ -113,10 +113,12 @@ impl Lead {
         }
         let recovered = named.is_some();
         let (now_ms, until_ms) = (self.now_ms, self.now_ms + self.config.session_timeout_ms);
+        // Whoever comes anew, and again and again, is not next before those who are there.
+        let served = self.frameworks.values().filter(|entry| entry.is_connected()).map(|entry| entry.served).min().unwrap_or(0);
         let entry = self
             .frameworks
             .entry(framework.clone())
-            .or_insert_with(|| Framework::new(call.name.clone(), principal.clone(), call.role.clone(), call.failover_ms, now_ms));
+            .or_insert_with(|| Framework { served, ..Framework::new(call.name.clone(), principal.clone(), call.role.clone(), call.failover_ms, now_ms) });
         let same = entry.session.as_ref().filter(|session| session.nonce == call.session);
         let (same_no, since_ms) = same.map_or((None, now_ms), |session| (Some(session.no), session.since_ms));
         let joins = call.member.is_some() && same.is_some();
@@ -337,6 +339,7 @@ impl Lead {
         entry.condition = None;
         entry.gone_ms = now_ms;
         entry.claims.clear();
+        self.forget_hunger(framework);
         self.return_offers(framework);
         self.refusals.clear(framework);
         if self.frameworks[framework].name.is_none() {

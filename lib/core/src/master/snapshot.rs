@@ -5,12 +5,14 @@ use std::ops::Bound;
 
 use serde::Serialize;
 
+use crate::allocate::FrameworkView;
 use crate::filter::Refused;
 use crate::id::AgentId;
 use crate::ledger::Account;
+use crate::master::offers::Pool;
 use crate::master::{AgentEntry, AgentState, Lead};
 use crate::wire::query::ROWS_MAX;
-use crate::wire::snapshot::{Agent, Framework, Refusal, Snapshot};
+use crate::wire::snapshot::{Agent, Framework, Refusal, RolePolicy, Snapshot};
 
 /// The most JSON in one part, bytes, its last entry left out: so that with it the part fits a message.
 const PART_BYTES_MAX: usize = 128 * 1024;
@@ -49,6 +51,11 @@ impl Lead {
         let mut part = Part::default();
         let mut words = from.split(' ');
         let (table, id, refused) = (words.next().unwrap_or_default(), words.next().unwrap_or_default(), words.next());
+        part.snapshot.policy = self.config.rule.clone();
+        if from.is_empty() {
+            // At most so many that they fit beside the first agents.
+            part.snapshot.roles = self.role_views().map(|view| RolePolicy::of(&view)).collect();
+        }
         let is_whole = if table == FRAMEWORKS {
             self.frameworks_from(&mut part, Some((id, refused.unwrap_or_default())))
         } else {
@@ -80,17 +87,18 @@ impl Lead {
             free: account.free.clone(),
             attrs: entry.attrs.clone(),
             active: entry.state == AgentState::Active && entry.epoch == self.epoch,
+            kept_for: self.kept.get(agent).cloned(),
         }
     }
 
     /// Puts in the frameworks, of the first one only what follows the place; false if not all of them fit.
     fn frameworks_from(&self, part: &mut Part, place: Option<(&str, &str)>) -> bool {
         let (first, after) = place.unwrap_or_default();
-        for (framework, entry) in self.frameworks.range::<str, _>((Bound::Included(first), Bound::Unbounded)) {
-            let view = self.view(framework, entry);
-            if view.suppressed && view.used.is_empty() {
-                continue;
-            }
+        let there = self.frameworks.iter().map(|(framework, entry)| self.view(Pool::Firm, framework, entry)).chain(self.absent_views());
+        let mut views: Vec<FrameworkView<'_>> = there.filter(|view| view.framework.as_str() >= first && (!view.suppressed || !view.used.is_empty() || view.guarantee.is_some())).collect();
+        views.sort_by_key(|view| view.framework);
+        for view in views {
+            let framework = view.framework;
             let goes_on = place.is_some() && framework.as_str() == first;
             let line = Framework::of(&view);
             if !goes_on && !part.takes(format!("{FRAMEWORKS} {framework}"), &line) {
@@ -129,154 +137,39 @@ mod tests {
 
     use super::*;
     use crate::allocate::allocate;
-    use crate::id::{FrameworkId, MasterId, Nonce, OfferId, Principal};
-    use crate::master::{Config, Effect, Event, Master, Reply};
-    use crate::resources::{Resources, parse_request, parse_total};
-    use crate::role::Role;
-    use crate::wire::PROTOCOL;
-    use crate::wire::agent::Hello;
-    use crate::wire::call::{Call, Demand, Push, Subscribe};
+    use crate::master::testcluster::{Cluster, framework, nonce, principal};
+    use crate::master::{Effect, Event, Reply};
+    use crate::wire::call::Call;
     use crate::wire::query::{Query, Rows, Table};
 
-    const EPOCH: u64 = 3;
-
-    /// A leader, its agents and frameworks, all driven by hand.
-    struct Cluster {
-        master: Master,
-        now_ms: u64,
-        /// What each framework was offered and has not given back.
-        offers: BTreeMap<FrameworkId, BTreeSet<OfferId>>,
-    }
-
-    fn nonce(number: u64) -> Nonce {
-        Nonce::parse(&format!("{number:032x}")).expect("a nonce")
-    }
-
-    fn principal() -> Principal {
-        Principal::parse("default").expect("a principal")
-    }
-
-    fn framework(number: u64) -> FrameworkId {
-        FrameworkId::parse(&format!("fw{number}")).expect("an id")
-    }
-
-    impl Cluster {
-        fn new() -> Cluster {
-            let config = Config::new(MasterId::parse("m1").expect("an id"), "host".to_owned(), "1".to_owned());
-            let mut cluster = Cluster { master: Master::new(config), now_ms: 1_000, offers: BTreeMap::new() };
-            cluster.step(Event::Lead { epoch: EPOCH, seed: [1, 2], registry: BTreeMap::new() });
-            cluster
-        }
-
-        /// Feeds an event in; notes which offers come and go.
-        fn step(&mut self, event: Event) -> Vec<Effect> {
-            let effects = self.master.step(self.now_ms, event);
-            for effect in &effects {
-                let Effect::Push { framework, push, .. } = effect else { continue };
-                let offers = self.offers.entry(framework.clone()).or_default();
-                match push {
-                    Push::Offers { offers: new, .. } => offers.extend(new.iter().map(|offer| offer.id.clone())),
-                    Push::Rescind { id, .. } => offers.retain(|offer| offer != id),
-                    _ => {}
-                }
+    /// The snapshot as a tool gets it: asked for part by part, put together, written and read as a line.
+    fn line(cluster: &mut Cluster) -> (Snapshot, usize) {
+        let mut whole = Snapshot::default();
+        let (mut from, mut parts) = (String::new(), 0);
+        loop {
+            let query = Query { of: Table::Snapshot, from: from.clone(), prefix: String::new(), ask: None };
+            let effects = cluster.step(Event::Query { caller: 7, principal: principal(), query });
+            let answer = effects.into_iter().find_map(|effect| match effect {
+                Effect::Reply { reply: Reply::Rows(rows), .. } => Some(*rows),
+                _ => None,
+            });
+            let Some(Rows::Snapshot { page, next }) = answer else { panic!("{answer:?} is no part of the snapshot") };
+            whole.extend(page);
+            parts += 1;
+            if next.is_empty() {
+                break;
             }
-            effects
+            assert!(next > from, "{next} after {from}");
+            from = next;
         }
+        let line = serde_json::to_string(&whole).expect("it has a JSON form");
+        let read = Snapshot::read(line.as_bytes()).expect("the leader's own line is a snapshot");
+        assert_eq!(read, whole);
+        (read, parts)
+    }
 
-        fn join(&mut self, number: u64, total: &str) {
-            let hello = Hello {
-                v: PROTOCOL,
-                agent: AgentId::parse(&format!("a{number}")).expect("an id"),
-                incarnation: nonce(number),
-                secret: nonce(number),
-                generation: 1,
-                host: format!("h{number}"),
-                attrs: BTreeMap::new(),
-                total: parse_total(total).expect(total),
-                max_epoch: 0,
-                boot_id: String::new(),
-                isolation: "processes".to_owned(),
-                version: "1".to_owned(),
-                status_seq: 0,
-                tasks: Vec::new(),
-                more: false,
-                continued: false,
-                no: 0,
-            };
-            // Told the epoch first, it registers again under it.
-            self.step(Event::Hello { caller: 1, hello: Box::new(hello.clone()) });
-            self.step(Event::Hello { caller: 1, hello: Box::new(Hello { max_epoch: EPOCH, ..hello }) });
-        }
-
-        fn subscribe(&mut self, number: u64) {
-            let call = Subscribe {
-                v: PROTOCOL,
-                framework: framework(number),
-                session: nonce(number),
-                session_no: 0,
-                member: None,
-                guest: false,
-            takeover: false,
-                name: None,
-                role: Role::parse(["default", "eng", "eng/x"][number as usize % 3]).expect("a role"),
-                who: String::new(),
-                demand: None,
-                failover_ms: 0,
-                claims: Vec::new(),
-            };
-            self.call(Call::Subscribe(call));
-        }
-
-        fn call(&mut self, call: Call) {
-            self.step(Event::Call { caller: 2, principal: principal(), call: Box::new(call) });
-        }
-
-        fn demand(&mut self, number: u64, request: &str, count: u32, condition: &str) {
-            let demand = Demand { request: parse_request(request).expect(request), count, open_max: 0, condition: condition.to_owned(), on: None };
-            self.call(Call::Demand { framework: framework(number), session: nonce(number), demand: Some(demand) });
-        }
-
-        fn decline(&mut self, number: u64, refuse_ms: u64) {
-            let offers = self.offers.remove(&framework(number)).unwrap_or_default().into_iter().collect();
-            self.call(Call::Decline { framework: framework(number), session: nonce(number), offers, refuse_ms, member: None, implicit: false });
-        }
-
-        /// The snapshot as a tool gets it: asked for part by part, put together, written and read as a line.
-        fn line(&mut self) -> (Snapshot, usize) {
-            let mut whole = Snapshot::default();
-            let (mut from, mut parts) = (String::new(), 0);
-            loop {
-                let query = Query { of: Table::Snapshot, from: from.clone(), prefix: String::new() };
-                let effects = self.step(Event::Query { caller: 7, principal: principal(), query });
-                let answer = effects.into_iter().find_map(|effect| match effect {
-                    Effect::Reply { reply: Reply::Rows(rows), .. } => Some(*rows),
-                    _ => None,
-                });
-                let Some(Rows::Snapshot { page, next }) = answer else { panic!("{answer:?} is no part of the snapshot") };
-                whole.extend(page);
-                parts += 1;
-                if next.is_empty() {
-                    break;
-                }
-                assert!(next > from, "{next} after {from}");
-                from = next;
-            }
-            let line = serde_json::to_string(&whole).expect("it has a JSON form");
-            let read = Snapshot::read(line.as_bytes()).expect("the leader's own line is a snapshot");
-            assert_eq!(read, whole);
-            (read, parts)
-        }
-
-        /// Lets the leader allocate; who is offered what.
-        fn allocate(&mut self) -> Vec<(FrameworkId, AgentId, Resources)> {
-            let mut given = Vec::new();
-            for effect in self.step(Event::Tick) {
-                if let Effect::Push { framework, push: Push::Offers { offers, .. }, .. } = effect {
-                    given.extend(offers.into_iter().map(|offer| (framework.clone(), offer.agent, offer.resources)));
-                }
-            }
-            given
-        }
+    fn subscribe(cluster: &mut Cluster, number: u64) {
+        cluster.subscribe(number, ["default", "eng", "eng/x"][number as usize % 3]);
     }
 
     /// What happens between two passes.
@@ -305,22 +198,22 @@ mod tests {
             for (number, total) in ["cpus=4,mem=256,ports=[1-9]", "cpus=2,mem=512", "cpus=9,mem=1G,licenses=2"].into_iter().enumerate() {
                 cluster.join(number as u64, total);
             }
-            (0..5).for_each(|number| cluster.subscribe(number));
+            (0..5).for_each(|number| subscribe(&mut cluster, number));
             cluster.allocate();
             for one in moves {
                 match one {
-                    Move::Demand { who, cpus, mem, count, condition } => cluster.demand(who, &format!("cpus={cpus},mem={}", mem * 64), count, condition),
+                    Move::Demand { who, cpus, mem, count, condition } => cluster.wish(who, &format!("cpus={cpus},mem={}", mem * 64), count, |demand| demand.condition = condition.to_owned()),
                     Move::Decline { who, refuse_ms } => cluster.decline(who, refuse_ms),
                     Move::Wait { ms } => cluster.now_ms += ms,
                 }
                 // Sessions stay, and time is noticed before anybody looks.
-                (0..5).for_each(|number| cluster.call(Call::Beat { framework: framework(number), session: nonce(number), member: None, sated: false }));
+                (0..5).for_each(|number| drop(cluster.call(Call::Beat { framework: framework(number), session: nonce(number), member: None, sated: false })));
                 // A wish that is new lets the leader look at all agents, as one who reads the line does.
                 cluster.decline(4, 0);
-                cluster.demand(4, "cpus=0.5,mem=16", 1_000, "");
-                let (snapshot, _) = cluster.line();
+                cluster.demand(4, "cpus=0.5,mem=16", 1_000);
+                let (snapshot, _) = line(&mut cluster);
                 let seed = cluster.master.lead().expect("it leads").seed.clone().draw();
-                let wanted: Vec<_> = snapshot.with_view(seed, allocate).into_iter().map(|grant| (grant.framework, grant.agent, grant.resources)).collect();
+                let wanted: Vec<_> = snapshot.with_view(&snapshot.policy, seed, allocate).into_iter().map(|grant| (grant.framework, grant.agent, grant.resources)).collect();
                 prop_assert_eq!(cluster.allocate(), wanted);
             }
         }
@@ -332,13 +225,13 @@ mod tests {
     fn parts() {
         let mut cluster = Cluster::new();
         (0..1_200).for_each(|number| cluster.join(number, "cpus=4,mem=256,ports=[1-9]"));
-        (0..2).for_each(|number| cluster.subscribe(number));
+        (0..2).for_each(|number| subscribe(&mut cluster, number));
         // As many as one framework may be offered at a time.
-        cluster.demand(0, "cpus=1", 5_000, "");
+        cluster.demand(0, "cpus=1", 5_000);
         cluster.allocate();
         cluster.decline(0, 600_000);
-        cluster.demand(1, "cpus=3", 1, "");
-        let (snapshot, parts) = cluster.line();
+        cluster.demand(1, "cpus=3", 1);
+        let (snapshot, parts) = line(&mut cluster);
         assert_eq!((snapshot.agents.len(), snapshot.frameworks.len()), (1_200, 2));
         let refused: BTreeSet<&AgentId> = snapshot.frameworks[0].refused.iter().map(|refusal| &refusal.agent).collect();
         assert!(refused.len() > ROWS_MAX && refused.len() == snapshot.frameworks[0].refused.len(), "{} of {}", refused.len(), snapshot.frameworks[0].refused.len());

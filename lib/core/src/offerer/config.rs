@@ -15,6 +15,8 @@ pub struct Shows {
     pub tasks: bool,
     /// `rescind/1`.
     pub rescinds: bool,
+    /// `inverse/1`.
+    pub inverses: bool,
     /// `failure/1`.
     pub failures: bool,
     /// `heartbeat/1`.
@@ -53,6 +55,8 @@ pub struct Config {
     pub request: Request,
     /// A `--where` expression, or empty.
     pub condition: String,
+    /// Whether what is launched on its offers may be ended at once when others need the room.
+    pub revocable: bool,
     /// How long a named framework's tasks live on without a session, milliseconds.
     pub failover_ms: u64,
     /// How many offers to hold at once.

@@ -3,12 +3,12 @@
 use crate::id::OfferId;
 use crate::offerer::{AGAIN_MS, AGAIN_MS_MAX, Asked, DEMAND_AGAIN_MS, Effect, End, Offerer, STANDBY_MS};
 use crate::wire::call::{Answer, Call, Demand, Push, Subscribe};
-use crate::wire::line::{FailureLine, HeartbeatLine, HelloLine, Line, SessionName, SyncedLine, TaskLine, UpdateLine};
-use crate::wire::{Offer, PROTOCOL, RefusalCode, Update};
+use crate::wire::line::{FailureLine, HeartbeatLine, HelloLine, INVERSE_TASKS_MAX, InverseLine, Line, SessionName, SyncedLine, TaskLine, UpdateLine};
+use crate::wire::{Offer, PROTOCOL, RefusalCode, Update, Wall};
 
 impl Offerer {
     fn demand(&self) -> Option<Demand> {
-        self.wants().then(|| Demand { request: self.config.request.clone(), count: u32::MAX, open_max: self.config.open_max, condition: self.config.condition.clone(), on: None })
+        self.wants().then(|| Demand { request: self.config.request.clone(), count: u32::MAX, open_max: self.config.open_max, condition: self.config.condition.clone(), on: None, revocable: self.config.revocable })
     }
 
     /// Gives offers back; for how long they are refused is the leader's to say where nobody says it.
@@ -240,6 +240,12 @@ impl Offerer {
             Push::Acked { acks } => {
                 for ack in acks.iter().filter(|ack| ack.framework == self.framework) {
                     self.statuses.acked(ack);
+                }
+            }
+            Push::Inverse { agent, host, tasks, deadline_ms, reason, .. } if self.config.shows.inverses => {
+                for tasks in tasks.chunks(INVERSE_TASKS_MAX) {
+                    let (agent, host, tasks, reason) = (agent.clone(), host.clone(), tasks.to_vec(), reason.clone());
+                    self.push_line(Line::Inverse(InverseLine { meso: "inverse/1", agent, host, tasks, reason, deadline: Wall(deadline_ms).text(), deadline_ms }));
                 }
             }
             Push::Failure { agent, host, reason } if self.config.shows.failures => self.push_line(Line::Failure(FailureLine { meso: "failure/1", agent, host, reason })),

@@ -33,11 +33,12 @@ fn config() -> Config {
         who: "ann@here:1".to_owned(),
         request: Request::default(),
         condition: String::new(),
+            revocable: false,
         failover_ms: 0,
         open_max: 16,
         grace_ms: 2_000,
         ordered: true,
-        shows: Shows { offers: true, updates: true, tasks: true, rescinds: true, failures: true, heartbeats: false },
+        shows: Shows { offers: true, updates: true, tasks: true, rescinds: true, inverses: true, failures: true, heartbeats: false },
         statuses_apart: false,
         manual_acks: false,
         once: None,
@@ -57,6 +58,7 @@ fn offer(number: u64) -> Offer {
         attrs: BTreeMap::new(),
         expires_ms: 0,
         lives_ms: 30_000,
+            revocable: false,
     }
 }
 

@@ -94,6 +94,9 @@ pub struct Beat {
     pub epoch: u64,
     /// The number of the last status it made.
     pub status_seq: u64,
+    /// What its tasks hold and do not use, as far as it may be lent; absent where it lends nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lent: Option<Resources>,
 }
 
 /// The leader's answer to a beat.

@@ -25,6 +25,9 @@ pub struct Demand {
     /// Only this agent: id or host name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on: Option<String>,
+    /// Its tasks may be ended at once when others need the room; for that it is offered what others only hold, too.
+    #[serde(skip_serializing_if = "is_false")]
+    pub revocable: bool,
 }
 
 fn is_zero(count: &u32) -> bool {
@@ -378,6 +381,22 @@ pub enum Push {
         /// Its host name.
         host: String,
         /// A stable word.
+        reason: String,
+    },
+    /// Tasks of the framework are to make room: it may end them itself until the deadline; then they are ended.
+    #[serde(rename = "inverse/1")]
+    Inverse {
+        /// Where.
+        agent: AgentId,
+        /// Its host name.
+        host: String,
+        /// Which tasks; all there where it is empty.
+        tasks: Vec<TaskId>,
+        /// The master's wall clock at the deadline, milliseconds since 1970; for display.
+        deadline_ms: u64,
+        /// How long until then, milliseconds.
+        lasts_ms: u64,
+        /// A stable word: `revoked`, `drained`.
         reason: String,
     },
     /// Somebody suppressed or revived the framework.

@@ -37,6 +37,8 @@ pub enum Line {
     Update(Box<UpdateLine>),
     /// An offer is no more.
     Rescind(RescindLine),
+    /// Tasks have to make room.
+    Inverse(InverseLine),
     /// An agent is not to be reached or is gone.
     Failure(FailureLine),
     /// Nothing happens, and the connection lives.
@@ -52,6 +54,7 @@ impl Serialize for Line {
             Line::Synced(line) => line.serialize(out),
             Line::Update(line) => line.serialize(out),
             Line::Rescind(line) => line.serialize(out),
+            Line::Inverse(line) => line.serialize(out),
             Line::Failure(line) => line.serialize(out),
             Line::Heartbeat(line) => line.serialize(out),
         }
@@ -185,7 +188,7 @@ impl OfferLine {
             ports: resources.ports.len(),
             port_ranges: resources.ports.clone(),
             other: resources.other.clone(),
-            revocable: false,
+            revocable: offer.revocable,
             attrs: offer.attrs.clone(),
             reservations: [],
             volumes: [],
@@ -392,6 +395,28 @@ pub struct RescindLine {
     pub reason: String,
 }
 
+/// `inverse/1`
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct InverseLine {
+    /// Always `inverse/1`.
+    pub meso: &'static str,
+    /// The agent.
+    pub agent: AgentId,
+    /// Its host name.
+    pub host: String,
+    /// Which of our tasks there; at most [`INVERSE_TASKS_MAX`], more come in further lines.
+    pub tasks: Vec<TaskId>,
+    /// A stable word.
+    pub reason: String,
+    /// Until when they may be ended by us.
+    pub deadline: String,
+    /// The same in milliseconds since 1970.
+    pub deadline_ms: u64,
+}
+
+/// The most tasks in one `inverse/1`, so that it fits a line.
+pub const INVERSE_TASKS_MAX: usize = 100;
+
 /// `failure/1`
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FailureLine {
@@ -431,6 +456,7 @@ mod tests {
             attrs: attrs.into_iter().collect(),
             expires_ms: 0,
             lives_ms: 30_000,
+            revocable: false,
         }
     }
 

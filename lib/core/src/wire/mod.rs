@@ -7,8 +7,10 @@
 pub mod ack;
 pub mod agent;
 pub mod call;
+pub mod explain;
 pub mod io;
 pub mod line;
+pub mod operator;
 pub mod pass;
 pub mod query;
 pub mod snapshot;
@@ -233,6 +235,9 @@ pub struct Offer {
     pub expires_ms: u64,
     /// How long it lives from when it is received, milliseconds.
     pub lives_ms: u64,
+    /// Whether what runs on it may be ended at once when others need the room.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub revocable: bool,
 }
 
 /// What became of a task: the line a framework sees, what the stream keeps, and what the agent's log holds.
@@ -344,6 +349,12 @@ pub struct Launch {
     pub resources: Resources,
     /// Opens the task's output and input to whoever shows it.
     pub token: Nonce,
+    /// Whether it may be ended at once when others need the room.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub revocable: bool,
+    /// Whether its resources are of what the agent has beyond its total: what others hold and do not use.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub lent: bool,
     /// The task itself.
     pub spec: Task,
 }
@@ -376,6 +387,8 @@ pub enum RefusalCode {
     Version,
     /// The answer is no longer the master's to give: it is not leading.
     NotLeading,
+    /// It contradicts what an operator set, or the cluster is not large enough for it.
+    Contradicts,
 }
 
 /// A refusal with its reason.

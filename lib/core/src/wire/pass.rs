@@ -3,13 +3,19 @@
 use std::collections::BTreeMap;
 
 use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
-use crate::allocate::{self, Grant, Share, Step};
+use crate::allocate::{self, Grant, Proposal, Rule, Share, Step};
 use crate::id::{AgentId, FrameworkId};
+use crate::json::{BadJson, Limits, read_within};
 use crate::resources::{Milli, Quantities, Resources};
 use crate::role::Role;
 use crate::wire::snapshot::{Snapshot, lean_entries};
+
+/// The longest line of a policy that is a program, in bytes: room for an `allocated/1` with some 50,000 frameworks.
+pub const SAID_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The most JSON values in such a line, as [`Limits::elements`] counts them.
+pub const SAID_ELEMENTS_MAX: usize = 2_000_000;
 
 /// Shares are shown as decimals of this many parts of one.
 const SHARE_PARTS: f64 = 1_000_000.0;
@@ -51,6 +57,31 @@ pub struct StepLine {
 /// `grant/1`: resources of one agent for one framework.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrantLine(pub Grant);
+
+/// A line of a policy that is a program, read; keys that are not known are ignored.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "meso")]
+pub enum Said {
+    /// It would give something.
+    #[serde(rename = "grant/1")]
+    Grant(Proposal),
+    /// How it came to that; means nothing here.
+    #[serde(rename = "step/1")]
+    Step,
+    /// That was all to the last snapshot.
+    #[serde(rename = "allocated/1")]
+    Closed,
+}
+
+impl Said {
+    /// Reads one line.
+    ///
+    /// # Errors
+    /// It is not one of these lines, or too large.
+    pub fn read(line: &[u8]) -> Result<Said, BadJson> {
+        read_within(line, Limits { bytes: SAID_BYTES_MAX, elements: SAID_ELEMENTS_MAX, ..Limits::default() })
+    }
+}
 
 /// How much of the cluster somebody holds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -119,12 +150,12 @@ pub struct RoleStanding {
 }
 
 impl Pass {
-    /// Runs the master's own policy, weighted dominant resource fairness, over a snapshot.
+    /// Runs one of the master's own policies over a snapshot.
     ///
-    /// `seed` says where in the order of the agents to begin.
-    pub fn drf(snapshot: &Snapshot, seed: u64, with_steps: bool) -> Pass {
-        let (grants, steps) = snapshot.with_view(seed, |view| if with_steps { allocate::trace(view) } else { (allocate::allocate(view), Vec::new()) });
-        Pass::told(snapshot, "drf", grants, &steps)
+    /// `seed` says where in the order of the agents to begin, and where lots come from.
+    pub fn run(snapshot: &Snapshot, rule: &Rule, seed: u64, with_steps: bool) -> Pass {
+        let (grants, steps) = snapshot.with_view(rule, seed, |view| if with_steps { allocate::trace(view) } else { (allocate::allocate(view), Vec::new()) });
+        Pass::told(snapshot, rule.name(), grants, &steps)
     }
 
     /// Tells what a policy of that name decided on a snapshot.
@@ -284,7 +315,7 @@ mod tests {
     #[test]
     fn the_table_of_the_paper() {
         let snapshot = Snapshot::read(PAPER.as_bytes()).expect("a snapshot");
-        let pass = Pass::drf(&snapshot, 0, true);
+        let pass = Pass::run(&snapshot, &Rule::Drf, 0, true);
         let turns: Vec<String> = pass
             .steps
             .iter()
@@ -320,7 +351,7 @@ mod tests {
     fn roles_are_sums() {
         let line = r#"{"meso":"snapshot/1","agents":[{"agent":"a1","cpus":10,"free":{"cpus":4}}],"roles":[{"role":"eng/x","weight":2},{"role":"idle"}],"frameworks":[
             {"framework":"f1","role":"eng/x","weight":4,"used":{"cpus":2},"suppressed":true},{"framework":"f2","role":"eng","used":{"cpus":4,"licenses":3}}]}"#;
-        let pass = Pass::drf(&Snapshot::read(line.as_bytes()).expect("a snapshot"), 0, false);
+        let pass = Pass::run(&Snapshot::read(line.as_bytes()).expect("a snapshot"), &Rule::Drf, 0, false);
         let roles: Vec<String> = pass.closing.roles.iter().map(|role| format!("{} {} {}", role.role, role.standing.share, role.standing.weighted)).collect();
         assert_eq!(roles, ["eng 1 1", "eng/x 0.2 1/10", "idle 0 0"]);
         assert_eq!(pass.closing.frameworks[0].standing.weighted, "1/20");

@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::condition::Attr;
 use crate::id::{AgentId, FrameworkId, MasterId, Name, Nonce, Principal};
+use crate::policy::{Policy, Subject};
 use crate::resources::{Milli, Quantities, Resources};
 use crate::role::Role;
+use crate::wire::explain::{Ask, Explanation};
 use crate::wire::snapshot::Snapshot;
 use crate::wire::{Refusal, Update};
 
@@ -25,6 +27,9 @@ pub struct Query {
     /// Only rows whose id or name begins with this.
     #[serde(default)]
     pub prefix: String,
+    /// What is to be explained; only where an explanation is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ask: Option<Box<Ask>>,
 }
 
 /// The tables that a leader keeps.
@@ -43,6 +48,10 @@ pub enum Table {
     Masters,
     /// The cluster as an allocation policy sees it.
     Snapshot,
+    /// Roles: those somebody is in, those with a policy, and those above them.
+    Roles,
+    /// No table: why somebody waits.
+    Explain,
 }
 
 /// The answer: one page of one table.
@@ -91,6 +100,21 @@ pub enum Rows {
         /// Ask from here for more.
         next: String,
     },
+    /// Roles, each followed by those of its frameworks that have a policy of their own.
+    Roles {
+        /// The page.
+        page: Vec<RoleRow>,
+        /// Ask from here for more.
+        next: String,
+    },
+    /// Why somebody waits; who asks for it reads a [`Told`], so that tools which list need not know the words.
+    ///
+    /// [`Told`]: crate::wire::explain::Told
+    #[serde(skip_deserializing)]
+    Explain {
+        /// All of it.
+        explanation: Box<Explanation>,
+    },
     /// No, and why.
     Refused {
         /// The reason.
@@ -127,6 +151,12 @@ pub struct AgentRow {
     pub offered: Resources,
     /// What tasks hold.
     pub used: Resources,
+    /// All that may be lent of what tasks hold and do not use, what is lent already included.
+    #[serde(default)]
+    pub lent: Resources,
+    /// What of that nobody was given or offered yet.
+    #[serde(default)]
+    pub lent_free: Resources,
     /// How many tasks it runs.
     pub tasks: u32,
     /// What the operator says of it.
@@ -169,6 +199,38 @@ pub struct FrameworkRow {
     pub wants: u32,
     /// Since when it is known, milliseconds ago.
     pub age_ms: u64,
+    /// The part of the cluster that it could have if all who want shared fairly, from 0 to 1.
+    #[serde(default)]
+    pub fair_share: Milli,
+    /// What an operator says of it, or the default.
+    #[serde(default)]
+    pub policy: Policy,
+    /// How long it has wanted something and got nothing, milliseconds; 0 if it does not wait.
+    #[serde(default)]
+    pub waits_ms: u64,
+}
+
+/// A role, or a framework that has a policy of its own, as the leader knows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoleRow {
+    /// Always `role/1`.
+    pub meso: String,
+    /// Which.
+    pub subject: Subject,
+    /// What an operator says of it, or the default.
+    pub policy: Policy,
+    /// Whether an operator said anything.
+    pub is_set: bool,
+    /// How many frameworks there are in it and below.
+    pub frameworks: u32,
+    /// What their tasks hold.
+    pub used: Quantities,
+    /// What is offered to them.
+    pub offered: Quantities,
+    /// The dominant share of the cluster that both are, from 0 to 1.
+    pub share: Milli,
+    /// The part of the cluster that it could have if all who want shared fairly, from 0 to 1.
+    pub fair_share: Milli,
 }
 
 /// An offer that is out.
@@ -188,6 +250,15 @@ pub struct OfferRow {
     pub resources: Resources,
     /// How long it is out, milliseconds.
     pub age_ms: u64,
+    /// The holder's durable name.
+    #[serde(default)]
+    pub framework_name: Option<Name>,
+    /// Who runs the holder.
+    #[serde(default)]
+    pub who: String,
+    /// Whether what runs on it may be ended at once.
+    #[serde(default)]
+    pub revocable: bool,
 }
 
 /// A master.

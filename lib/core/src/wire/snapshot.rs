@@ -10,7 +10,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
-use crate::allocate::{self, AgentView, FrameworkView, RoleView};
+use crate::allocate::{self, About, AgentView, FrameworkView, Place, RoleView, Rule, in_order};
 use crate::condition::{Attr, Condition, deserialize_attrs};
 use crate::filter::Refused;
 use crate::id::{AgentId, FrameworkId};
@@ -28,6 +28,9 @@ pub const SNAPSHOT_ELEMENTS_MAX: usize = 8_000_000;
 pub struct Snapshot {
     /// Always `snapshot/1`.
     pub meso: SnapshotKind,
+    /// How the master that shows it chooses who is next; weighted dominant resource fairness where absent.
+    #[serde(default, skip_serializing_if = "is_drf")]
+    pub policy: Rule,
     /// All agents of the cluster; shares are parts of what they have together.
     pub agents: Vec<Agent>,
     /// The roles that somebody gave a policy.
@@ -63,6 +66,8 @@ pub struct Agent {
     pub attrs: BTreeMap<String, Attr>,
     /// False if nothing may be given of it now; it counts in the whole all the same.
     pub active: bool,
+    /// Only this framework is given anything of it now.
+    pub kept_for: Option<FrameworkId>,
 }
 
 /// The policy of one role.
@@ -98,6 +103,15 @@ pub struct Framework {
     /// The higher is served first within the role.
     #[serde(default)]
     pub priority: i64,
+    /// What is kept back for it while it holds less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guarantee: Option<Quantities>,
+    /// The most that it may hold; a kind that is absent has no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "limit")]
+    pub limit: Option<BTreeMap<String, Milli>>,
+    /// How often it was given something so far: among equals the one with fewer is next.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub served: u64,
     /// What it holds in the cluster, offered or used.
     #[serde(default)]
     pub used: Quantities,
@@ -113,6 +127,9 @@ pub struct Framework {
     /// What it refused and is not to be given again now; a larger part of the same agent passes.
     #[serde(default)]
     pub refused: Vec<Refusal>,
+    /// From how many agents it may be given something now; any number where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<u32>,
     /// True if it wants nothing now; what it holds still counts.
     #[serde(default, skip_serializing_if = "is_false")]
     pub suppressed: bool,
@@ -232,17 +249,21 @@ impl Snapshot {
 
     /// Shows it as the allocator wants it; the function that runs is the master's own or another.
     ///
-    /// `seed` says where in the order of the agents to begin.
-    pub fn with_view<T>(&self, seed: u64, run: impl FnOnce(&allocate::Snapshot<'_>) -> T) -> T {
+    /// `rule` says how the next is chosen, `seed` where in the order of the agents to begin.
+    pub fn with_view<T>(&self, rule: &Rule, seed: u64, run: impl FnOnce(&allocate::Snapshot<'_>) -> T) -> T {
         let refused: Vec<Refused> = self.frameworks.iter().map(|framework| framework.refused.iter().map(|refusal| (refusal.agent.clone(), refusal.resources.clone())).collect()).collect();
-        let usable = self.agents.iter().filter(|agent| agent.active && !agent.free.is_empty());
-        let agents = usable.map(|agent| AgentView { agent: &agent.agent, host: &agent.host, total: &agent.total, free: &agent.free, attrs: &agent.attrs });
+        let usable = self.agents.iter().filter(|agent| agent.active);
+        let agents = in_order(usable.map(Agent::view).collect());
         let roles = self.roles.iter().map(|role| RoleView { role: &role.role, weight: role.weight, priority: role.priority, guarantee: role.guarantee.as_ref(), limit: role.limit.as_ref() });
         let frameworks = self.frameworks.iter().zip(&refused).map(|(framework, refused)| FrameworkView {
             framework: &framework.framework,
             role: &framework.role,
             weight: framework.weight,
             priority: framework.priority,
+            guarantee: framework.guarantee.as_ref(),
+            limit: framework.limit.as_ref(),
+            open: framework.open.unwrap_or(u32::MAX),
+            served: framework.served,
             used: framework.used.clone(),
             demand: framework.demand.as_ref().map(|demand| allocate::Demand { request: &demand.request, count: demand.count }),
             condition: Some(&framework.condition).filter(|condition| !condition.is_empty()),
@@ -250,11 +271,15 @@ impl Snapshot {
             refused: Some(refused).filter(|_| !framework.refused.is_empty()),
             suppressed: framework.suppressed,
         });
-        run(&allocate::Snapshot { total: self.total(), free: self.free(), agents: agents.collect(), roles: roles.collect(), frameworks: frameworks.collect(), seed })
+        let (total, free) = (self.total(), self.free());
+        run(&allocate::Snapshot { rule, total, free, agents: &agents, only: None, roles: roles.collect(), frameworks: frameworks.collect(), revocable: false, seed })
     }
 
     /// Puts the next part behind this one: a framework that both have is one, with what it refused in both.
     pub fn extend(&mut self, more: Snapshot) {
+        if self.agents.is_empty() {
+            self.policy = more.policy;
+        }
         self.agents.extend(more.agents);
         self.roles.extend(more.roles);
         for part in more.frameworks {
@@ -275,6 +300,14 @@ impl Snapshot {
 }
 
 impl Agent {
+    /// As the allocator sees it.
+    fn view(&self) -> AgentView<'_> {
+        AgentView {
+            place: Place { agent: &self.agent, total: &self.total, free: &self.free, kept_for: self.kept_for.as_ref() },
+            about: About { host: &self.host, attrs: &self.attrs },
+        }
+    }
+
     fn check(&self) -> Result<(), BadSnapshot> {
         if self.total.contains(&self.free) {
             return Ok(());
@@ -290,6 +323,13 @@ impl Agent {
     }
 }
 
+impl RolePolicy {
+    /// As the allocator sees it.
+    pub fn of(view: &RoleView<'_>) -> RolePolicy {
+        RolePolicy { role: view.role.clone(), weight: view.weight, priority: view.priority, guarantee: view.guarantee.cloned(), limit: view.limit.cloned() }
+    }
+}
+
 impl Framework {
     /// As the allocator sees it, without what it refused.
     pub fn of(view: &FrameworkView<'_>) -> Framework {
@@ -298,6 +338,10 @@ impl Framework {
             role: view.role.clone(),
             weight: view.weight,
             priority: view.priority,
+            guarantee: view.guarantee.cloned(),
+            limit: view.limit.cloned(),
+            served: view.served,
+            open: Some(view.open).filter(|open| *open < u32::MAX),
             used: view.used.clone(),
             demand: view.demand.map(|demand| Demand { request: demand.request.clone(), count: demand.count }),
             condition: view.condition.cloned().unwrap_or_default(),
@@ -326,6 +370,14 @@ fn sum<'a>(parts: impl Iterator<Item = &'a Resources>) -> Quantities {
     })
 }
 
+fn is_never(count: &u64) -> bool {
+    *count == 0
+}
+
+fn is_drf(rule: &Rule) -> bool {
+    *rule == Rule::Drf
+}
+
 fn one() -> Milli {
     Milli::units(1)
 }
@@ -348,6 +400,30 @@ fn is_none(amount: &Milli) -> bool {
 
 fn no_ports(count: &u32) -> bool {
     *count == 0
+}
+
+/// As its name; [`Rule::Fair`] with its resource behind a colon.
+impl Serialize for Rule {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Rule::Fair { resource } => out.collect_str(&format_args!("fair:{resource}")),
+            rule => out.serialize_str(rule.name()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Rule {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        match name.split_once(':').unwrap_or((&name, "")) {
+            ("drf", "") => Ok(Rule::Drf),
+            ("priority", "") => Ok(Rule::Priority),
+            ("random", "") => Ok(Rule::Random),
+            ("fair", "") => Ok(Rule::Fair { resource: "cpus".to_owned() }),
+            ("fair", resource) if crate::id::is_id(resource) => Ok(Rule::Fair { resource: resource.to_owned() }),
+            _ => Err(serde::de::Error::custom(format_args!("the policy {} is none of drf, priority, fair:KIND and random", quoted(&name)))),
+        }
+    }
 }
 
 impl Serialize for SnapshotKind {
@@ -420,19 +496,21 @@ struct AgentShape {
     attrs: BTreeMap<String, Attr>,
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     active: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kept_for: Option<FrameworkId>,
 }
 
 impl From<AgentShape> for Agent {
     fn from(shape: AgentShape) -> Agent {
         let total = Resources { cpus: shape.cpus, mem: shape.mem, disk: shape.disk, gpus: shape.gpus, ports: shape.port_ranges, other: shape.other };
-        Agent { agent: shape.agent, host: shape.host, total, free: shape.free, attrs: shape.attrs, active: shape.active }
+        Agent { agent: shape.agent, host: shape.host, total, free: shape.free, attrs: shape.attrs, active: shape.active, kept_for: shape.kept_for }
     }
 }
 
 impl From<Agent> for AgentShape {
     fn from(agent: Agent) -> AgentShape {
         let Resources { cpus, mem, disk, gpus, ports, other } = agent.total;
-        AgentShape { agent: agent.agent, host: agent.host, cpus, mem, disk, gpus, port_ranges: ports, other, free: agent.free, attrs: agent.attrs, active: agent.active }
+        AgentShape { agent: agent.agent, host: agent.host, cpus, mem, disk, gpus, port_ranges: ports, other, free: agent.free, attrs: agent.attrs, active: agent.active, kept_for: agent.kept_for }
     }
 }
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::allocate::allocate;
+use crate::allocate::{Rule, allocate};
 use crate::condition::parse_attrs;
 use crate::resources::{parse_request, parse_total};
 
@@ -23,7 +23,7 @@ fn the_line_of_the_contract() {
     assert_eq!(serde_json::to_string(&snapshot).expect("it has a JSON form"), CONTRACT);
     let zeros = CONTRACT.replace(r#""used":{}"#, r#""used":{"cpus":0,"mem":0}"#);
     assert_eq!(read(&zeros).expect("a snapshot"), snapshot);
-    let grants = snapshot.with_view(0, allocate);
+    let grants = snapshot.with_view(&Rule::Drf, 0, allocate);
     assert_eq!(grants.len(), 1);
     assert_eq!((grants[0].tasks, &grants[0].resources), (4, &set("cpus=4,mem=16G")), "all the memory there is");
 }
@@ -36,10 +36,10 @@ fn what_may_be_left_out() {
     let framework = &snapshot.frameworks[0];
     assert_eq!((framework.role.as_str(), framework.weight, framework.priority, framework.suppressed), ("default", Milli::units(1), 0, false));
     assert_eq!((snapshot.total().get("cpus"), snapshot.free().get("cpus")), (Milli::units(8), Milli::units(8)));
-    let grants = snapshot.with_view(0, allocate);
+    let grants = snapshot.with_view(&Rule::Drf, 0, allocate);
     assert_eq!(grants.iter().map(|grant| grant.agent.as_str()).collect::<Vec<_>>(), ["a1"]);
     assert_eq!(read(&serde_json::to_string(&snapshot).expect("it has a JSON form")), Ok(snapshot));
-    assert!(read(r#"{"meso":"snapshot/1","agents":[],"frameworks":[]}"#).expect("an empty cluster").with_view(9, allocate).is_empty());
+    assert!(read(r#"{"meso":"snapshot/1","agents":[],"frameworks":[]}"#).expect("an empty cluster").with_view(&Rule::Drf, 9, allocate).is_empty());
 }
 
 /// Shows each way in which a line is refused, with words that say what and where.
@@ -109,7 +109,7 @@ fn bad_lines() {
 /// Shows that a cluster larger than an ordinary line may be is read whole.
 #[test]
 fn a_large_cluster() {
-    let agents = (0..20_000).map(|number| Agent { agent: AgentId::fresh(number), host: format!("host{number}"), total: set("cpus=8,mem=32G,ports=[31000-32000]"), free: set("cpus=8,mem=32G"), attrs: BTreeMap::new(), active: true });
+    let agents = (0..20_000).map(|number| Agent { agent: AgentId::fresh(number), host: format!("host{number}"), total: set("cpus=8,mem=32G,ports=[31000-32000]"), free: set("cpus=8,mem=32G"), attrs: BTreeMap::new(), active: true, kept_for: None });
     let snapshot = Snapshot { agents: agents.collect(), ..Snapshot::default() };
     let line = serde_json::to_string(&snapshot).expect("it has a JSON form");
     assert!(line.len() > Limits::default().bytes);
@@ -138,14 +138,14 @@ fn some_snapshot() -> impl Strategy<Value = Snapshot> {
     let framework = (proptest::option::of((0..4u64, 0..4u64, 0..3u32, 0..9u32)), 0..4usize, 1..3_000i64, -2..3i64, 0..9u64, proptest::collection::vec(0..9u64, 0..3), any::<bool>());
     let role = (1..3_000i64, -2..3i64, proptest::option::of(0..9u64), proptest::option::of(0..9u64));
     let roles = ["default", "eng", "eng/x", "ops"];
-    (proptest::collection::vec(agent, 0..5), proptest::collection::vec(framework, 0..5), proptest::collection::vec(role, 0..4)).prop_map(move |(agents, frameworks, policies)| {
+    (proptest::collection::vec(agent, 0..5), proptest::collection::vec(framework, 0..5), proptest::collection::vec(role, 0..4), any::<bool>()).prop_map(move |(agents, frameworks, policies, weights)| {
         let milli = |thousandths| Milli::from_milli(thousandths).expect("small");
         let agents = agents.into_iter().enumerate().map(|(number, (cpus, mem, gpus, licenses, active, has_attrs))| {
             let mut total = set(&format!("mem={},gpus={gpus},licenses={licenses},ports=[1-9]", mem * 64));
             total.cpus = milli(cpus);
             let free = Resources { cpus: milli(cpus / 2), mem: total.mem, ..Resources::default() };
             let attrs = parse_attrs(if has_attrs { "rack=r1,ssd=true,gen=3" } else { "" }).expect("attributes");
-            Agent { agent: AgentId::parse(&format!("a{number}")).expect("an id"), host: format!("h{}", number / 2), total, free, attrs, active }
+            Agent { agent: AgentId::parse(&format!("a{number}")).expect("an id"), host: format!("h{}", number / 2), total, free, attrs, active, kept_for: (gpus == 2).then(|| FrameworkId::parse("f1").expect("an id")) }
         });
         let agents: Vec<Agent> = agents.collect();
         let frameworks = frameworks.into_iter().enumerate().map(|(number, (demand, role, weight, priority, used, refused, suppressed))| Framework {
@@ -153,6 +153,10 @@ fn some_snapshot() -> impl Strategy<Value = Snapshot> {
             role: Role::parse(roles[role]).expect("a role"),
             weight: milli(weight),
             priority,
+            guarantee: (used == 3).then(|| Quantities::of(&set("cpus=2"))),
+            limit: (used == 5).then(|| BTreeMap::from([("mem".to_owned(), Milli::ZERO)])),
+            open: (used == 7).then_some(1),
+            served: used / 2,
             used: Quantities::of(&set(&format!("cpus={used},licenses=1"))),
             demand: demand.map(|(cpus, mem, ports, count)| Demand { request: parse_request(&format!("cpus={cpus},mem={},ports={ports}", mem * 64)).expect("a request"), count }),
             condition: Condition::parse(if used > 4 { "attr.rack == r1 && cpus > 0" } else { "" }).expect("a condition"),
@@ -168,7 +172,8 @@ fn some_snapshot() -> impl Strategy<Value = Snapshot> {
             guarantee: guarantee.map(|cpus| Quantities::of(&set(&format!("cpus={cpus}")))),
             limit: limit.map(|cpus| BTreeMap::from([("cpus".to_owned(), Milli::units(cpus))])),
         });
-        Snapshot { meso: SnapshotKind::V1, agents, roles: policies.collect(), frameworks }
+        let policy = if weights { Rule::Fair { resource: "mem".to_owned() } } else { Rule::Drf };
+        Snapshot { meso: SnapshotKind::V1, policy, agents, roles: policies.collect(), frameworks }
     })
 }
 
@@ -179,7 +184,7 @@ proptest! {
         let line = serde_json::to_string(&snapshot).expect("it has a JSON form");
         let back = read(&line);
         prop_assert_eq!(back.as_ref(), Ok(&snapshot));
-        prop_assert_eq!(back.expect("just seen").with_view(seed, allocate), snapshot.with_view(seed, allocate));
+        prop_assert_eq!(back.expect("just seen").with_view(&Rule::Drf, seed, allocate), snapshot.with_view(&Rule::Drf, seed, allocate));
     }
 
     /// Shows that a line with any piece cut out, doubled or changed is read or refused with a short reason, and never worse.
@@ -190,7 +195,7 @@ proptest! {
         let until = (from + length).min(line.len());
         let broken = [&line.as_bytes()[..from], with.as_bytes(), &line.as_bytes()[until..]].concat();
         match Snapshot::read(&broken) {
-            Ok(snapshot) => drop(snapshot.with_view(1, allocate)),
+            Ok(snapshot) => drop(snapshot.with_view(&Rule::Drf, 1, allocate)),
             Err(why) => prop_assert!(why.to_string().len() < 1_000),
         }
     }

@@ -1,0 +1,163 @@
+//! The accounts of all agents, found by id and by place
+//!
+//! Those of which something is free stand in one list, in order of their ids, so that the allocator finds the next one
+//! without looking at all those that are full.
+
+use std::collections::BTreeMap;
+
+use super::Account;
+use crate::id::AgentId;
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Accounts {
+    slots: Vec<Option<Slot>>,
+    /// Empty slots.
+    spare: Vec<u32>,
+    index: BTreeMap<AgentId, u32>,
+    ready: Vec<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Slot {
+    agent: AgentId,
+    account: Account,
+    /// Whether anything may be offered of it now.
+    is_open: bool,
+    is_ready: bool,
+}
+
+const FILLED: &str = "the index names slots that are filled";
+
+impl Accounts {
+    pub(super) fn get(&self, agent: &AgentId) -> Option<&Account> {
+        self.slot(*self.index.get(agent)?).map(|slot| &slot.account)
+    }
+
+    pub(super) fn contains(&self, agent: &AgentId) -> bool {
+        self.index.contains_key(agent)
+    }
+
+    /// Puts a new account in, open; the caller has looked that there is none.
+    pub(super) fn insert(&mut self, agent: AgentId, account: Account) {
+        let slot = Slot { agent: agent.clone(), account, is_open: true, is_ready: false };
+        let place = match self.spare.pop() {
+            Some(place) => {
+                self.slots[place as usize] = Some(slot);
+                place
+            }
+            None => {
+                self.slots.push(Some(slot));
+                u32::try_from(self.slots.len() - 1).expect("fewer agents than that")
+            }
+        };
+        self.index.insert(agent, place);
+        self.settle(place);
+    }
+
+    pub(super) fn remove(&mut self, agent: &AgentId) -> Option<Account> {
+        let place = *self.index.get(agent)?;
+        self.slot_mut(place).is_open = false;
+        self.settle(place);
+        self.index.remove(agent);
+        self.spare.push(place);
+        self.slots[place as usize].take().map(|slot| slot.account)
+    }
+
+    /// The one place where an account is changed: it keeps the list of those with something free.
+    pub(super) fn change<T>(&mut self, agent: &AgentId, how: impl FnOnce(&mut Account) -> T) -> Option<T> {
+        let place = *self.index.get(agent)?;
+        let done = how(&mut self.slot_mut(place).account);
+        self.settle(place);
+        Some(done)
+    }
+
+    pub(super) fn set_open(&mut self, agent: &AgentId, is_open: bool) {
+        if let Some(&place) = self.index.get(agent) {
+            self.slot_mut(place).is_open = is_open;
+            self.settle(place);
+        }
+    }
+
+    /// All accounts in order of the agents' ids.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&AgentId, &Account)> {
+        self.index.iter().filter_map(|(agent, place)| Some((agent, &self.slot(*place)?.account)))
+    }
+
+    /// How many are open and have something free.
+    pub(super) fn ready_count(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// One of these, by its place in the order of their ids.
+    pub(super) fn ready_at(&self, place: usize) -> (&AgentId, &Account) {
+        let slot = self.slot(self.ready[place]).expect(FILLED);
+        (&slot.agent, &slot.account)
+    }
+
+    /// Where in that order an agent stands, if it does.
+    pub(super) fn ready_place(&self, agent: &AgentId) -> Option<usize> {
+        self.search(agent).ok()
+    }
+
+    fn settle(&mut self, place: u32) {
+        let slot = self.slot(place).expect(FILLED);
+        let is_ready = slot.is_open && !slot.account.free.is_empty();
+        if is_ready == slot.is_ready {
+            return;
+        }
+        match self.search(&slot.agent.clone()) {
+            Err(at) => self.ready.insert(at, place),
+            Ok(at) => drop(self.ready.remove(at)),
+        }
+        self.slot_mut(place).is_ready = is_ready;
+    }
+
+    fn search(&self, agent: &AgentId) -> Result<usize, usize> {
+        self.ready.binary_search_by(|&place| self.slot(place).expect(FILLED).agent.cmp(agent))
+    }
+
+    fn slot(&self, place: u32) -> Option<&Slot> {
+        self.slots[place as usize].as_ref()
+    }
+
+    fn slot_mut(&mut self, place: u32) -> &mut Slot {
+        self.slots[place as usize].as_mut().expect(FILLED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::parse_total;
+
+    fn agent(number: u64) -> AgentId {
+        AgentId::parse(&format!("a{number}")).expect("an id")
+    }
+
+    fn account(free: &str) -> Account {
+        Account { free: parse_total(free).expect(free), ..Account::default() }
+    }
+
+    /// Shows that the list is of those that are open and have something free, in order, whatever comes, goes and changes.
+    #[test]
+    fn the_list_of_the_ready() {
+        let mut accounts = Accounts::default();
+        let ready = |accounts: &Accounts| (0..accounts.ready_count()).map(|place| accounts.ready_at(place).0.to_string()).collect::<Vec<_>>().join(" ");
+        for (number, free) in [(3, "cpus=1"), (1, "cpus=1"), (2, "cpus=0"), (4, "mem=1")] {
+            accounts.insert(agent(number), account(free));
+        }
+        assert_eq!(ready(&accounts), "a1 a3 a4");
+        accounts.change(&agent(2), |account| account.free = parse_total("cpus=1").expect("cpus"));
+        accounts.change(&agent(3), |account| account.free = Default::default());
+        assert_eq!(ready(&accounts), "a1 a2 a4");
+        accounts.set_open(&agent(1), false);
+        accounts.remove(&agent(4));
+        assert_eq!(ready(&accounts), "a2");
+        accounts.insert(agent(0), account("cpus=1"));
+        accounts.set_open(&agent(1), true);
+        assert_eq!(ready(&accounts), "a0 a1 a2");
+        assert_eq!((accounts.ready_place(&agent(1)), accounts.ready_place(&agent(3))), (Some(1), None));
+        assert_eq!(accounts.iter().map(|(agent, _)| agent.to_string()).collect::<Vec<_>>(), ["a0", "a1", "a2", "a3"]);
+    }
+}
