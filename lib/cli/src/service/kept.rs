@@ -188,8 +188,8 @@ impl KeptSpec {
     }
 }
 
-/// How a process ended, for people.
-fn how_text(status: ExitStatus) -> String {
+/// How a process ended, for people: `ended with code 3`, `died by signal 9`.
+pub fn how_text(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with code {code}"),
         (None, Some(signal)) => format!("died by signal {signal}"),
