@@ -22,6 +22,8 @@ mod schedule;
 mod signals;
 #[path = "launch/stdin.rs"]
 mod stdin;
+#[path = "launch/why.rs"]
+mod why;
 
 use std::path::PathBuf;
 
@@ -109,6 +111,9 @@ pub struct Args {
     /// Only where this holds: 'attr.rack == "r1" && cpus >= 4'
     #[arg(long = "where", value_name = "EXPR", help_heading = "Placement")]
     condition: Option<String>,
+    /// May be ended at once when others need the room; for that it may use what others hold and do not use
+    #[arg(long, help_heading = "Placement")]
+    revocable: bool,
     /// Only on this agent, by id or host name
     #[arg(long, value_name = "AGENT", help_heading = "Placement")]
     on: Option<String>,
@@ -135,7 +140,7 @@ pub struct Args {
     /// Run a failed task again up to so often
     #[arg(long, value_name = "COUNT", default_value_t = 0, help_heading = "Time and trouble")]
     retries: u32,
-    /// Run a lost task again up to so often: its agent was lost, not its own fault
+    /// Run a lost task again up to so often: its agent was lost, or others needed its room, not its own fault
     #[arg(long, value_name = "COUNT", default_value_t = 3, help_heading = "Time and trouble")]
     retries_lost: u32,
     /// What becomes of the task if this process dies

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use meso_cli::{Exit, Failure, Progress, complain, io_text, random, report, who};
 use meso_core::id::{AgentId, FrameworkId, Nonce, TaskId};
 use meso_core::launcher::{Config, Effect, Event, Failure as NoTask, Job, Launcher};
 use meso_core::task::TaskState;
-use meso_core::wire::call::{Answer, Call};
+use meso_core::wire::call::{Answer, Call, Demand};
 use meso_core::wire::io::{Stream, What};
 use meso_core::wire::{Offer, Task, Update};
 use serde::Serialize;
@@ -29,6 +29,7 @@ use crate::overheard::mind_stdin;
 use crate::output::{Ended, Order, Printed, copy, print};
 use crate::plan::{Plan, Source};
 use crate::signals::{HUP, INT, USR1, USR2};
+use crate::why::{TOLD_AFTER, why, with_reasons};
 use crate::{signals, stdin};
 
 /// How long one call may go unanswered before it is made again, milliseconds.
@@ -60,6 +61,8 @@ pub enum Happened {
     Fed(Result<(), Failure>),
     /// A line of offers could not be used.
     BadLine(u64, Failure),
+    /// The leader said why there is no task yet, or said nothing.
+    Why(Option<String>),
 }
 
 /// A job on its way.
@@ -97,6 +100,10 @@ struct Run {
     detached: u64,
     last_update: Option<Update>,
     fed: bool,
+    /// Whether a person still is to be told why nothing runs.
+    tells_why: bool,
+    /// What is said once the leader has told why no offer came.
+    farewell: Option<Failure>,
 }
 
 /// Runs the plan to its end.
@@ -160,6 +167,7 @@ async fn run_in(args: Args, plan: Plan, leader: Leader, seat: Seat, offers: Opti
             who: who(),
             request: plan.request.clone(),
             condition: args.condition.clone().unwrap_or_default(),
+            revocable: args.revocable,
             on: args.on.clone(),
             at_once_max: args.at_once.unwrap_or(u32::MAX),
             retries: args.retries,
@@ -172,6 +180,7 @@ async fn run_in(args: Args, plan: Plan, leader: Leader, seat: Seat, offers: Opti
     );
     let progress = if plan.is_many && !args.detach { Progress::bar(plan.count.unwrap_or(0), args.quiet) } else { Progress::spinner(&format!("waiting for an offer ({})", plan.request), args.quiet) };
     let order = Order::new(args.keep_order);
+    let tells_why = offers.is_none() && !args.quiet && std::io::stderr().is_terminal();
     let mut run = Run {
         args,
         plan,
@@ -199,6 +208,8 @@ async fn run_in(args: Args, plan: Plan, leader: Leader, seat: Seat, offers: Opti
         detached: 0,
         last_update: None,
         fed: false,
+        tells_why,
+        farewell: None,
     };
     run.listen(&framework).await?;
     if let Some((offers, first)) = offers {
@@ -223,6 +234,7 @@ async fn run_in(args: Args, plan: Plan, leader: Leader, seat: Seat, offers: Opti
         let wait = run.launcher.deadline().map_or(Duration::from_secs(60), |at| Duration::from_millis(at.saturating_sub(run.clock.now_ms())));
         let kill_at = run.kill_at;
         let deaf = !run.registered;
+        let tells_why = run.tells_why && run.registered;
         let feeding = more && run.wants_jobs() && run.plan.count.is_none();
         tokio::select! {
             biased;
@@ -234,6 +246,10 @@ async fn run_in(args: Args, plan: Plan, leader: Leader, seat: Seat, offers: Opti
             },
             () = sleep(wait) => run.step(Event::Tick)?,
             () = sleep(until(kill_at)), if kill_at.is_some() => run.escalate()?,
+            () = sleep(TOLD_AFTER.saturating_sub(begun.elapsed())), if tells_why => {
+                run.tells_why = false;
+                run.ask_why();
+            }
             () = sleep(NOBODY_AFTER.saturating_sub(begun.elapsed())), if deaf => {
                 if !run.registered {
                     return Err(run.leader.nobody(NOBODY_AFTER));
@@ -327,7 +343,8 @@ impl Run {
             return self.following == 0 && !self.printing && self.order.waiting() == 0;
         }
         let idle = self.jobs.is_empty() && (!more || self.interrupted_by.is_some() || self.reader_gone);
-        if idle && self.following == 0 && !self.printing && self.order.waiting() == 0 && !self.leaving {
+        let is_told = self.farewell.is_none() || self.interrupted_by.is_some();
+        if idle && is_told && self.following == 0 && !self.printing && self.order.waiting() == 0 && !self.leaving {
             self.leaving = true;
             // A failure to leave is the leader's to find out: the session lapses.
             let _ = self.step(Event::Leave);
@@ -362,6 +379,10 @@ impl Run {
                     self.exit = self.exit.max(Exit::BAD_INPUT);
                     return self.step(Event::NoMore);
                 }
+                Ok(())
+            }
+            Happened::Why(reasons) => {
+                self.tell_why(reasons);
                 Ok(())
             }
             Happened::Fed(outcome) => {
@@ -463,7 +484,30 @@ impl Run {
         });
     }
 
+    /// What one task needs, and how many have no place yet.
+    fn demand(&self) -> Demand {
+        let count = u32::try_from(self.launcher.waiting()).unwrap_or(u32::MAX).max(1);
+        Demand { request: self.plan.request.clone(), count, condition: self.args.condition.clone().unwrap_or_default(), on: self.args.on.clone(), revocable: self.args.revocable, ..Demand::default() }
+    }
+
+    fn ask_why(&self) {
+        let (leader, framework, demand, to) = (self.leader.clone(), self.launcher.framework().clone(), self.demand(), self.to.clone());
+        tokio::task::spawn_local(async move {
+            let _ = to.send(Happened::Why(why(leader, framework, demand).await)).await;
+        });
+    }
+
+    fn tell_why(&mut self, reasons: Option<String>) {
+        let is_waiting = self.launcher.waiting() > 0 && self.launcher.flying() == 0;
+        match (self.farewell.take(), reasons) {
+            (Some(words), reasons) => report(&with_reasons(words, reasons, &self.plan.role, &self.demand())),
+            (None, Some(reasons)) if is_waiting => complain(&format!("still waiting: {reasons}")),
+            (None, _) => {}
+        }
+    }
+
     fn begun(&mut self, index: u64, task: TaskId, agent: AgentId, token: Nonce, _attempt: u32, _host: &str) {
+        self.tells_why = false;
         let io = TaskIo { bus: self.bus.clone(), principal: self.leader.principal().clone(), agent, task: task.clone(), token: Some(token) };
         if self.args.detach {
             self.detached += 1;
@@ -571,7 +615,15 @@ impl Run {
             self.exit = self.exit.max(code);
             if let Some(words) = words.filter(|_| !self.plan.is_many || self.jobs.is_empty() || index == 1) {
                 self.progress = Progress::none();
-                report(&words);
+                let offers_are_read = self.args.offers.is_some() || self.args.offer.is_some();
+                if matches!(failure, NoTask::StartDeadline) && self.registered && !offers_are_read {
+                    if self.farewell.is_none() {
+                        self.farewell = Some(words);
+                        self.ask_why();
+                    }
+                } else {
+                    report(&words);
+                }
             }
         }
         self.order.ended(index, None);
@@ -653,6 +705,9 @@ impl Run {
 
     fn end(self, source: &Source) -> Result<Exit, Failure> {
         drop(self.progress);
+        if let Some(words) = &self.farewell {
+            report(words);
+        }
         let mut exit = self.exit;
         if source.skipped() > 0 {
             exit = exit.max(Exit::OURS);
