@@ -408,7 +408,7 @@ impl World {
     fn kill_proc(&mut self, which: usize, task: &TaskId, grace_ms: u64) {
         // Whether a member's task may end is judged where its end is ordered.
         let spared = self.judge.client_of(task).and_then(|client| self.clients.get(client)).is_some_and(ClientSite::lives);
-        if spared {
+        if spared && !self.judge.is_revoked(task) {
             self.judge.fail(law::LIVES, || format!("agent {which} ends task {task}, whose framework lives and did not ask for it"));
         }
         let site = &mut self.agents[which];

@@ -29,6 +29,8 @@ pub mod law {
     pub const SESSIONS: &str = "10 sessions";
     /// Statuses reach a framework's reader in order, and again until they are acknowledged.
     pub const STATUSES: &str = "11 statuses are told until acknowledged";
+    /// Only who holds more than an even part of the cluster has to make room for others.
+    pub const REVOKED: &str = "12 nobody is revoked of what is its share";
     /// After the faults everything comes to its end.
     pub const LIVENESS: &str = "9 everything comes to an end";
 }
@@ -52,6 +54,8 @@ struct Truth {
     ended: Option<Ending>,
     lost: bool,
     kill_ordered: bool,
+    /// It had to make room for others.
+    revoked: bool,
     /// A final state was shown to somebody.
     final_seen: Option<TaskState>,
     /// On the agent's disk.
@@ -142,6 +146,18 @@ impl Judge {
         if let Some(truth) = self.tasks.get_mut(task) {
             truth.lost = true;
         }
+    }
+
+    /// A master ended a task to make room for others, and was right in it.
+    pub fn revoked(&mut self, task: &TaskId) {
+        if let Some(truth) = self.tasks.get_mut(task) {
+            truth.revoked = true;
+        }
+    }
+
+    /// Whether a task had to make room for others.
+    pub fn is_revoked(&self, task: &TaskId) -> bool {
+        self.tasks.get(task).is_some_and(|truth| truth.revoked)
     }
 
     /// An agent was ordered to end a task.

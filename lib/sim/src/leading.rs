@@ -319,6 +319,9 @@ impl World {
                 }
                 if let Order::Kill { task, reason, .. } = &command.order {
                     self.story.tell(self.now_ms, || format!("master {which} orders the end of {task}: {reason}"));
+                    if reason == "revoked" {
+                        self.judge_revocation(which, task);
+                    }
                     if reason == "framework_gone" {
                         self.judge_lapse(which, task);
                     }
@@ -387,6 +390,25 @@ impl World {
             self.clients[client].excuse();
         }
         self.clients[client].heard = Some((which, self.masters[which].run, self.now_ms));
+    }
+
+    /// A task ends to make room for others: counted without the policy's own arithmetic, its framework holds more than its
+    /// even part of the cluster, with as many parts as there are frameworks.
+    fn judge_revocation(&mut self, which: usize, task: &TaskId) {
+        if self.judge.is_revoked(task) {
+            return;
+        }
+        self.tally.add(Count::Revoked);
+        let Some(lead) = self.masters[which].machine.lead() else { return };
+        let Some((_, holding)) = lead.ledger().find_task(task) else { return };
+        let held = lead.ledger().used_by(&holding.framework);
+        let total = lead.ledger().cluster_total();
+        let parts = lead.frameworks().len() as f64;
+        let share = total.iter().filter(|(kind, _)| *kind != "ports").map(|(kind, all)| held.get(kind).as_f64() / all.as_f64()).fold(0.0, f64::max);
+        if share * parts <= 1.0 {
+            self.judge.fail(law::REVOKED, || format!("master {which} revokes task {task} of a framework that holds {share:.3} of the cluster, one of {parts}"));
+        }
+        self.judge.revoked(task);
     }
 
     /// The tasks of a framework end because it is gone: it must have been silent for as long as the contract says.

@@ -76,6 +76,7 @@ counts! {
     NameHeld "call refused: name held",
     NotLeading "call refused: not leading",
     SessionLapsed "tasks of a lapsed framework ended",
+    Revoked "task revoked to make room",
     Joined "member joined a session",
     MemberKilled "member killed",
     MemberLapsed "member lapsed and had to join again",
