@@ -10,6 +10,8 @@ mod host;
 mod io;
 #[path = "agent/journal.rs"]
 mod journal;
+#[path = "agent/lending.rs"]
+mod lending;
 #[path = "agent/ready.rs"]
 mod ready;
 #[path = "agent/retained.rs"]
@@ -20,6 +22,7 @@ mod start;
 use std::path::PathBuf;
 
 use meso_cli::{BusArgs, Exit, Failure};
+use meso_core::lend::parse_window;
 
 /// Offer this machine's resources and run tasks
 ///
@@ -50,6 +53,12 @@ struct Args {
     /// Contain tasks in cgroups if this machine has them and lets us, or never
     #[arg(long, value_name = "WHEN", env = "MESO_CGROUPS", default_value = "auto", value_parser = ["auto", "off"])]
     cgroups: String,
+    /// Lend what tasks hold and have not used for a while to tasks that may be ended at once
+    ///
+    /// See meso-launch --revocable. It is what they did not use at any moment of the last minute, or of the time given,
+    /// less a tenth of what they hold; it is taken back as soon as they use it. Needs cgroups.
+    #[arg(long, value_name = "WINDOW", require_equals = true, num_args = 0..=1, default_missing_value = "60s", value_parser = parse_window)]
+    oversubscribe: Option<u64>,
     /// How much of each output of a task is kept
     #[arg(long, value_name = "SIZE", default_value = "1G")]
     log_cap: String,

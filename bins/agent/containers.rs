@@ -1,5 +1,6 @@
 //! Containers for launches: made, watched, ended, found again after a restart.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -11,6 +12,7 @@ use meso_cage::{Cage, Container, Exit, Recovered, Spec, Why};
 use meso_cli::io_text;
 use meso_core::agent::{Ending, Event, KILL_GRACE_MS, Usage};
 use meso_core::id::TaskId;
+use meso_core::resources::Resources;
 use meso_core::wire::Launch;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -41,8 +43,26 @@ pub struct Settings {
     pub log_cap_bytes: u64,
 }
 
+/// A container that runs.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Its name.
+    pub container: String,
+    /// What its task holds.
+    pub held: Resources,
+    /// Whether that is lent.
+    pub lent: bool,
+}
+
+impl Running {
+    fn of(launch: &Launch) -> Self {
+        Running { container: container_id(launch), held: launch.resources.clone(), lent: launch.lent }
+    }
+}
+
 /// All containers of the agent.
 pub struct Containers {
+    running: RefCell<BTreeMap<TaskId, Running>>,
     cage: Arc<Cage>,
     settings: Settings,
     events: mpsc::Sender<Event>,
@@ -52,7 +72,12 @@ pub struct Containers {
 impl Containers {
     /// Over an open cage; what becomes of containers is sent as events.
     pub fn new(cage: Arc<Cage>, settings: Settings, events: mpsc::Sender<Event>) -> Rc<Self> {
-        Rc::new(Containers { cage, settings, events, making: Arc::new(Semaphore::new(MAKING_MAX)) })
+        Rc::new(Containers { running: RefCell::default(), cage, settings, events, making: Arc::new(Semaphore::new(MAKING_MAX)) })
+    }
+
+    /// What runs now.
+    pub fn running(&self) -> Vec<Running> {
+        self.running.borrow().values().cloned().collect()
     }
 
     /// Where the task starts and finds its files.
@@ -85,6 +110,7 @@ impl Containers {
     /// Follows a fresh container: its event pipe tells of its start and its end.
     async fn follow(&self, launch: Launch, mut container: Container) {
         let task = &launch.task;
+        self.running.borrow_mut().insert(task.clone(), Running::of(&launch));
         let mut told_start = false;
         if let Some(pipe) = container.take_events().and_then(|pipe| register(File::from(pipe), Interest::READABLE).ok()) {
             let mut text = Vec::new();
@@ -107,6 +133,7 @@ impl Containers {
     /// Follows a container that was found: only its supervisor's end can be waited for.
     pub fn adopt(self: &Rc<Self>, launch: Launch, container: Container) {
         let this = Rc::clone(self);
+        self.running.borrow_mut().insert(launch.task.clone(), Running::of(&launch));
         tokio::task::spawn_local(async move {
             if let Ok(fd) = container.pidfd().try_clone_to_owned().and_then(|fd| register(fd, Interest::READABLE)) {
                 let _ = fd.readable().await;
@@ -139,6 +166,7 @@ impl Containers {
     }
 
     async fn ended(&self, task: TaskId, ending: Ending, usage: Usage) {
+        self.running.borrow_mut().remove(&task);
         let _ = self.events.send(Event::Ended { task, ending, usage }).await;
     }
 
@@ -292,6 +320,7 @@ fn spec(launch: &Launch, sandbox: &Path, settings: &Settings) -> Spec {
         attached: task.attached,
         user: None,
         cpu_milli: launch.resources.cpus.as_milli().unsigned_abs(),
+        yields: launch.revocable,
         cpu_limit_milli: task.cpus_limit.map(|limit| limit.as_milli().unsigned_abs()),
         mem_bytes: (!launch.resources.mem.is_zero()).then(|| (launch.resources.mem.as_milli().unsigned_abs() << 20) / 1000),
         pids_max: Some(PIDS_MAX),

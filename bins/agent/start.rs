@@ -25,6 +25,7 @@ use crate::containers::{Containers, Settings};
 use crate::host::Host;
 use crate::io::Io;
 use crate::journal::Journal;
+use crate::lending;
 use crate::retained::Retained;
 
 /// How many events may wait for the machine; whoever sends more waits.
@@ -64,6 +65,9 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     for notice in cage.notices() {
         complain(notice);
     }
+    if args.oversubscribe.is_some() {
+        lending::check(&cage)?;
+    }
     let config = Config {
         agent: agent_id.clone(),
         incarnation: nonce()?,
@@ -102,11 +106,20 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         let containers = std::rc::Rc::clone(&containers);
         async move { containers.recover(live).await }
     };
+    let lending = args.oversubscribe.map(|window_ms| lending::lend(Arc::clone(&cage), std::rc::Rc::clone(&containers), clock, window_ms, sender.clone()));
+    if lending.is_none() && !machine.lent_used().is_empty() {
+        // What an agent before this one lent, and this one does not lend, is taken back.
+        let _ = sender.try_send(Event::Lent { resources: Resources::default() });
+    }
     tokio::task::spawn_local(async move {
         let adopted = adopted.await;
         let running = adopted.values().filter(|word| **word == "running").count();
         if !adopted.is_empty() {
             complain(&format!("found {} tasks of before: {running} run on, {} ended meanwhile", adopted.len(), adopted.len() - running));
+        }
+        // Only now: a task that is found later would count as new, and what it lends be taken back.
+        if let Some(lending) = lending {
+            lending.await;
         }
     });
     complain(&format!("agent {agent_id} on {host} gives {total}, tasks in {}", cage.isolation()));

@@ -75,6 +75,7 @@ fn spec(id: &str, argv: &[&str]) -> Spec {
         attached: false,
         user: None,
         cpu_milli: 100,
+        yields: false,
         cpu_limit_milli: None,
         mem_bytes: Some(128 << 20),
         pids_max: Some(1000),

@@ -4,7 +4,7 @@
 //! we stand still until it has executed or given up (as `posix_spawn` does inside). So the child may call the
 //! kernel and write to its own [`Birth`], and nothing else: no allocation, no lock, no unwinding.
 #![allow(unsafe_code)]
-use crate::spec::Order;
+use crate::spec::{OOM_SCORE_MAX, Order};
 use nix::errno::Errno;
 use std::{
     ffi::{CStr, c_char, c_int, c_void},
@@ -67,7 +67,7 @@ struct Birth {
     nofile: Option<u64>,
     core: Option<u64>,
     data: Option<u64>,
-    oom_reset: bool,
+    oom_score: Option<u64>,
     cwd: *const c_char,
     candidates: *const *const c_char,
     argv: *const *const c_char,
@@ -113,7 +113,7 @@ fn attempt(order: &Order<'_>, standard: &Standard, into: Option<RawFd>) -> Resul
         nofile: order.rlimit_nofile,
         core: order.rlimit_core,
         data: order.rlimit_data,
-        oom_reset: order.oom_reset,
+        oom_score: order.oom_score,
         cwd: order.cwd.as_ptr(),
         candidates: candidate_pointers.as_ptr(),
         argv: argv.as_ptr(),
@@ -199,8 +199,11 @@ unsafe fn be_born(birth: *mut Birth) -> c_int {
             return errno();
         }
         b.stage = Stage::Limits;
-        if b.oom_reset && !write_to(c"/proc/self/oom_score_adj".as_ptr(), b"0") {
-            return errno();
+        if let Some(score) = b.oom_score {
+            let text: &[u8] = if score == OOM_SCORE_MAX { b"1000" } else { b"0" };
+            if !write_to(c"/proc/self/oom_score_adj".as_ptr(), text) {
+                return errno();
+            }
         }
         if !limit(libc::RLIMIT_NOFILE as c_int, b.nofile) || !limit(libc::RLIMIT_CORE as c_int, b.core) || !limit(libc::RLIMIT_DATA as c_int, b.data) {
             return errno();

@@ -105,7 +105,14 @@ impl Limits<'_> {
         let refused = |path: &Path, why: &dyn std::fmt::Display| LaunchError::Cgroup { path: path.to_owned(), why: why.to_string() };
         if let Some(dir) = self.cpu {
             let controller = CpuController::new(dir.to_owned(), PathBuf::new(), self.v2);
-            let share = if self.v2 { (spec.cpu_milli / 10).clamp(1, 10_000) } else { (spec.cpu_milli.saturating_mul(1024) / 1000).clamp(2, 262_144) };
+            // The kernel's own least: one that may be put out at any time runs when nobody else wants to.
+            let share = if spec.yields {
+                if self.v2 { 1 } else { 2 }
+            } else if self.v2 {
+                (spec.cpu_milli / 10).clamp(1, 10_000)
+            } else {
+                (spec.cpu_milli.saturating_mul(1024) / 1000).clamp(2, 262_144)
+            };
             controller.set_shares(share).map_err(|e| refused(dir, &e))?;
             if let Some(limit) = spec.cpu_limit_milli {
                 let quota_us = limit.saturating_mul(QUOTA_PERIOD_US / 1000).max(QUOTA_US_MIN);
@@ -164,7 +171,7 @@ fn kill_frozen(dir: &Path) -> io::Result<()> {
 }
 
 /// Reads a file of the kernel's that is at most a page, without asking for its size first
-fn read_small(path: &Path) -> Option<Vec<u8>> {
+pub(crate) fn read_small(path: &Path) -> Option<Vec<u8>> {
     let mut text = vec![0; 4096];
     let length = io::Read::read(&mut fs::File::open(path).ok()?, &mut text).ok()?;
     text.truncate(length);

@@ -17,6 +17,16 @@ pub fn mem_mib() -> io::Result<u64> {
     Ok(sysinfo()?.ram_total() >> 20)
 }
 
+/// All memory of the machine, and what of it a new program could have, in bytes
+pub fn mem_bytes() -> io::Result<(u64, u64)> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let kib = |key: &str| {
+        let rest = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        rest.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok()).map(|kib| kib << 10).ok_or(io::ErrorKind::InvalidData)
+    };
+    Ok((kib("MemTotal")?, kib("MemAvailable")?))
+}
+
 /// All space of the file system a path is on
 pub fn disk_mib(path: &Path) -> io::Result<u64> {
     let fs = statvfs(path)?;
@@ -71,6 +81,7 @@ mod tests {
     fn facts_are_there() {
         assert!(cpus() >= 1);
         assert!(mem_mib().expect("memory") > 16);
+        assert!(mem_bytes().is_ok_and(|(total, available)| total >= available && available > 16 << 20));
         assert!(disk_mib(Path::new("/")).expect("disk") > 0);
         assert!(!hostname().expect("name").is_empty());
         assert_eq!(boot_id().expect("boot id").len(), 36);

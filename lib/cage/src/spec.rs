@@ -26,6 +26,8 @@ pub struct Spec {
     pub user: Option<(u32, u32)>,
     /// Share of processors in thousandths; a weight, not a limit
     pub cpu_milli: u64,
+    /// Whether it runs only on what others leave: it has the least weight there is, and dies first when memory runs out
+    pub yields: bool,
     /// Hard limit of processors in thousandths
     pub cpu_limit_milli: Option<u64>,
     /// Hard limit of memory; without a memory cgroup a limit of each process's own writable memory (`RLIMIT_DATA`)
@@ -51,6 +53,8 @@ pub(crate) const HEAD_BYTES: usize = 64;
 pub(crate) const HEAD_TASK_AT: usize = 32;
 /// A name without a slash is looked for here when the task's environment has no PATH
 const PATH_DEFAULT: &[u8] = b"/usr/local/bin:/usr/bin:/bin";
+/// Whoever has it is killed first when the machine runs out of memory
+pub(crate) const OOM_SCORE_MAX: u64 = 1000;
 const VERSION: &[u8] = b"meso-spec/2";
 const LAST_FIELD: &[u8] = b"end";
 
@@ -117,7 +121,7 @@ impl Spec {
             self.mem_bytes.filter(|_| around.leaf.memory.is_some()),
             // Nothing counts the memory of the whole: at least no single process may have more than all of it.
             self.mem_bytes.filter(|_| around.leaf.memory.is_none()),
-            flag(around.oom_reset),
+            self.oom_score(around.oom_reset),
             flag(around.leaf.memory_v2),
         ] {
             put_number(&mut put, number);
@@ -145,6 +149,13 @@ impl Spec {
             return Err(LaunchError::BadSpec { why: format!("command and environment have {} bytes, more than {SPEC_BYTES_MAX}", file.len()) });
         }
         Ok(file)
+    }
+}
+
+impl Spec {
+    /// The `oom_score_adj` of the task, if it is not the agent's.
+    fn oom_score(&self, reset: bool) -> Option<u64> {
+        if self.yields { Some(OOM_SCORE_MAX) } else { reset.then_some(0) }
     }
 }
 
@@ -179,7 +190,7 @@ pub(crate) struct Order<'a> {
     pub rlimit_core: Option<u64>,
     pub mem_bytes: Option<u64>,
     pub rlimit_data: Option<u64>,
-    pub oom_reset: bool,
+    pub oom_score: Option<u64>,
     pub memory_v2: bool,
     pub unified: Option<&'a CStr>,
     pub memory: Option<&'a CStr>,
@@ -216,7 +227,7 @@ impl<'a> Order<'a> {
             rlimit_core: fields.number()?,
             mem_bytes: fields.number()?,
             rlimit_data: fields.number()?,
-            oom_reset: fields.number()?? != 0,
+            oom_score: fields.number()?,
             memory_v2: fields.number()?? != 0,
             unified: fields.text().map(filled)?,
             memory: fields.text().map(filled)?,
@@ -333,6 +344,7 @@ pub(crate) mod tests {
             attached: false,
             user: Some((65534, 65533)),
             cpu_milli: 100,
+            yields: false,
             cpu_limit_milli: None,
             mem_bytes: Some(64 << 20),
             pids_max: None,

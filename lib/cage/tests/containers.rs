@@ -565,3 +565,40 @@ fn user_is_changed() {
         assert_eq!(world.read("user", Stream::Stdout), b"65534\n65533\n65533\nNoNewPrivs:\t1\n");
     });
 }
+
+/// One that yields has the least weight there is and is the first to die for want of memory; what it uses is counted while it runs
+#[test]
+fn yielding_and_counted() {
+    let world = World::new(meso_cage::CgroupUse::Auto);
+    if !world.has_cgroups() {
+        return;
+    }
+    // Memory of its own, and more that is kept of a file.
+    let script = "cat /proc/self/oom_score_adj; x=$(head -c 20000000 /dev/zero | tr '\\0' x); head -c 100000000 /dev/zero >file; stat -f -c %T file; sleep 1000";
+    let container = {
+        let mut spec = world.spec("lent", &["sh", "-c", script]);
+        (spec.cpu_milli, spec.yields) = (2000, true);
+        world.launch(&spec)
+    };
+    let mut reader = world.cage.output("lent", Stream::Stdout).expect("it is there");
+    let mut said = String::new();
+    patiently(|| {
+        said = String::from_utf8_lossy(&reader.read_at(0, 4096).expect("readable").bytes).into_owned();
+        said.lines().count() == 2
+    });
+    assert!(said.starts_with("1000\n"), "{said}");
+    let file = if world.cage.isolation() == "cgroups-v2" { "cpu.weight" } else { "cpu.shares" };
+    let weight = world.leaves().iter().find_map(|dir| fs::read_to_string(dir.join(file)).ok()).expect("it has a weight");
+    assert_eq!(weight.trim(), if file == "cpu.weight" { "1" } else { "2" });
+    let used = world.cage.in_use("lent");
+    assert_eq!((used.cpu_us.is_some(), used.mem_bytes.is_some()), (true, true), "{used:?}");
+    assert!(used.cpu_us.is_some_and(|us| us > 1_000), "{used:?}");
+    // What is kept of a file that is nowhere but in memory is its own as well.
+    let most = if said.ends_with("tmpfs\n") { 256 } else { 90 };
+    assert!(used.mem_bytes.is_some_and(|bytes| (19 << 20..most << 20).contains(&bytes)), "{used:?} {said}");
+    assert!(world.cage.counts_use());
+    assert_eq!(world.cage.in_use("stranger"), meso_cage::InUse::default());
+    container.kill(0).expect("it runs");
+    world.finish(container);
+    assert_eq!(world.cage.in_use("lent"), meso_cage::InUse::default(), "it is gone");
+}

@@ -63,6 +63,7 @@ impl World {
             attached: false,
             user: None,
             cpu_milli: 1000,
+            yields: false,
             cpu_limit_milli: None,
             mem_bytes: Some(256 << 20),
             pids_max: Some(500),

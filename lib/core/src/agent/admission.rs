@@ -42,10 +42,11 @@ impl Admission {
     /// Why there is no room for a launch that is not charged yet, if there is none.
     pub(super) fn why_not(&self, launch: &Launch) -> Option<String> {
         let needed = &launch.resources;
+        let nothing = Resources::default();
         let (all, used, what) = if launch.lent {
-            (self.lent.clone().unwrap_or_default(), &self.lent_used, "may be lent here")
+            (self.lent.as_ref().unwrap_or(&nothing), &self.lent_used, "may be lent here")
         } else {
-            (self.total.clone(), &self.used, "free here")
+            (&self.total, &self.used, "free here")
         };
         let free = all.checked_sub(used).unwrap_or_default();
         (!free.contains(needed)).then(|| format!("it needs {needed}, {what} is {free}"))
@@ -96,9 +97,11 @@ impl Admission {
         self.told.clone()
     }
 
-    /// A leader that takes this agent in has not been told anything.
+    /// A leader that takes this agent in is told who holds what, and nothing else yet.
     pub(super) fn forget_told(&mut self) {
         self.told = None;
+        self.is_over = false;
+        self.is_stale = false;
     }
 
     fn used_of(&mut self, launch: &Launch) -> &mut Resources {

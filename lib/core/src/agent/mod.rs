@@ -6,18 +6,20 @@
 mod admission;
 pub mod record;
 pub mod spawned;
+mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::agent::admission::Admission;
 use crate::agent::record::{RECORD_VERSION, Record};
 use crate::agent::spawned::Spawned;
+use crate::agent::verdict::verdict;
 use crate::condition::Attr;
 use crate::id::{AgentId, Nonce, TaskId};
 use crate::resources::Resources;
 use crate::task::TaskState;
 use crate::wire::agent::{Beat, Beaten, Command, Held, Hello, Invitation, Order, Welcome};
-use crate::wire::{Launch, MESSAGE_BYTES_MAX, PROTOCOL, Refusal, Span, Task, Update, UpdateKind, Wall};
+use crate::wire::{Launch, MESSAGE_BYTES_MAX, PROTOCOL, Refusal, Span, Update, UpdateKind, Wall};
 
 /// Between TERM and KILL where nobody says otherwise, milliseconds.
 pub const KILL_GRACE_MS: u64 = 3_000;
@@ -777,7 +779,6 @@ impl Agent {
     }
 }
 
-
 impl Entry {
     fn new(launch: &Launch, config: &Config) -> Self {
         let update = Update {
@@ -815,55 +816,3 @@ impl Entry {
 fn held(entry: &Entry) -> Held {
     Held { launch: entry.launch.clone(), update: entry.update.clone(), killing: entry.killing.is_some() }
 }
-
-type Verdict = (TaskState, Option<(String, String)>, Option<i32>, Option<i32>);
-
-/// What an ending means for the task. `asked` is the reason of a kill, if one was asked for.
-fn verdict(ending: &Ending, asked: Option<String>, spec: &Task, host: &str) -> Verdict {
-    let why = |reason: &str, message: String| Some((reason.to_owned(), message));
-    match ending {
-        Ending::Exited { code, signal } => match asked {
-            Some(reason) => (TaskState::Killed, why(&reason, "its end was asked for".to_owned()), *code, *signal),
-            None if *code == Some(0) => (TaskState::Finished, None, *code, *signal),
-            None => match (code, signal) {
-                (_, Some(signal)) => (TaskState::Failed, why("signal", format!("ended by signal {signal}")), *code, Some(*signal)),
-                (code, None) => (TaskState::Failed, why("exit", format!("exited with {}", code.unwrap_or(-1))), *code, None),
-            },
-        },
-        Ending::Timeout { code, signal } => (TaskState::Failed, why("timeout", "its time was over".to_owned()), *code, *signal),
-        Ending::MemoryLimit { limit_bytes, peak_bytes } => {
-            let message = format!("used {} of {}", size(*peak_bytes), size(*limit_bytes));
-            (TaskState::Failed, why("memory_limit", message), None, Some(9))
-        }
-        Ending::NotStarted { code, message } => {
-            let program = spec.argv.first().map_or("/bin/sh", String::as_str);
-            let (reason, message) = match code {
-                Some(127) => ("command_not_found", format!("{program}: not found on {host}")),
-                Some(126) => ("command_not_executable", format!("{program}: cannot be executed on {host}: {message}")),
-                _ => ("launch_failed", message.clone()),
-            };
-            (TaskState::Failed, why(reason, message), *code, None)
-        }
-        Ending::Lost { reason } => {
-            let message = match *reason {
-                "agent_rebooted" => "the agent's machine started anew",
-                "agent_restarted" => "the agent restarted before the task was started",
-                _ => "the task's supervisor was killed; nothing of the task is left",
-            };
-            (TaskState::Dropped, why(reason, message.to_owned()), None, None)
-        }
-    }
-}
-
-/// Bytes as people write them: `256M`, or `1.5M` where it is no whole number.
-fn size(bytes: u64) -> String {
-    const UNITS: [(&str, u64); 3] = [("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)];
-    for (unit, factor) in UNITS {
-        if bytes >= factor {
-            let tenths = (u128::from(bytes) * 10 / u128::from(factor)) as u64;
-            return if tenths % 10 == 0 { format!("{}{unit}", tenths / 10) } else { format!("{}.{}{unit}", tenths / 10, tenths % 10) };
-        }
-    }
-    format!("{bytes}")
-}
-
