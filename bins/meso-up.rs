@@ -4,7 +4,7 @@ use meso_cli::{
     Exit, Failure, Surroundings, Tool, complain,
     service::{Cluster, ClusterSpec, GUARD_FLAG, Signals, StateWish, guard, run_command},
 };
-use meso_core::id::Name;
+use meso_core::{id::Name, lend::parse_window};
 use std::{
     env,
     ffi::{OsStr, OsString},
@@ -34,9 +34,15 @@ struct Args {
     /// Without it the agents share the machine.
     #[arg(short = 'R', long, value_name = "RESOURCES")]
     resources: Option<String>,
+    /// Have the agents lend what tasks hold and have not used for a while, as for meso-agent
+    #[arg(long, value_name = "WINDOW", require_equals = true, num_args = 0..=1, default_missing_value = "60s", value_parser = parse_window)]
+    oversubscribe: Option<u64>,
     /// How many masters: one leads, the others stand by
     #[arg(long, value_name = "N", default_value_t = 1)]
     masters: u32,
+    /// Program that says who is to be offered what, as for meso-master
+    #[arg(long, value_name = "CMD")]
+    allocate: Option<String>,
     /// Directory for stores, work directories and logs
     ///
     /// Without it: ~/.local/state/meso/up; with a command, one that goes with it.
@@ -82,7 +88,9 @@ async fn up(args: Args) -> Result<Exit, Failure> {
         name: Name::parse(&args.cluster).map_err(|e| Failure::usage(format!("--cluster: {e}")).hint("--cluster default"))?,
         masters: args.masters,
         agents: args.agents,
+        allocate: args.allocate,
         resources: args.resources,
+        oversubscribe_ms: args.oversubscribe,
         state: if has_command && args.state.is_none() { StateWish::Temporary } else { StateWish::Kept(args.state) },
         port: args.port.or((!has_command).then_some(PORT)),
         nats_server: args.nats_server,

@@ -57,8 +57,12 @@ pub struct ClusterSpec {
     pub name: Name,
     pub masters: u32,
     pub agents: u32,
+    /// What the masters are to take as their allocation policy, as for their `--allocate`.
+    pub allocate: Option<String>,
     /// What each agent has, as for its `-R`; without it, a fair part of the machine.
     pub resources: Option<String>,
+    /// Over how long agents measure what they may lend, as for their `--oversubscribe`; without it they lend nothing.
+    pub oversubscribe_ms: Option<u64>,
     pub state: StateWish,
     /// None takes a free one.
     pub port: Option<u16>,
@@ -148,7 +152,10 @@ impl Cluster {
         self.url = format!("nats://{user}127.0.0.1:{port}");
         for number in 1..=self.spec.masters {
             let name = numbered("meso-master", number, self.spec.masters);
-            let args = vec!["--cluster".into(), self.spec.name.as_str().into()];
+            let mut args: Vec<OsString> = vec!["--cluster".into(), self.spec.name.as_str().into()];
+            if let Some(command) = &self.spec.allocate {
+                args.extend(["--allocate".into(), command.into()]);
+            }
             let spec = self.kept(&name, &self.master_program, args, MASTER_STOP_MS);
             self.masters.push(Kept::start(spec, self.tell_death.clone()));
         }
@@ -308,6 +315,9 @@ impl Cluster {
 
     fn agent_args(&self, number: u32, machine: &Machine) -> Result<Vec<OsString>, Failure> {
         let mut args: Vec<OsString> = vec!["--cluster".into(), self.spec.name.as_str().into(), "--work-dir".into(), self.state.agent(number).into(), "--kill-tasks-on-exit".into()];
+        if let Some(window_ms) = self.spec.oversubscribe_ms {
+            args.push(format!("--oversubscribe={window_ms}ms").into());
+        }
         match &self.spec.resources {
             // An agent alone finds the rest by itself.
             Some(wish) if self.spec.agents == 1 => args.extend(["-R".into(), wish.into()]),
@@ -328,7 +338,7 @@ impl Cluster {
         let options = BusOptions::new(&self.url, &self.spec.name, inbox_of(principal.as_str()), "meso-up");
         let bus = Bus::connect(&options, Duration::from_millis(CONNECT_MS)).await?;
         let subject = bus.subjects().query(&principal, "ask");
-        let query = Query { of: Table::Agents, from: String::new(), prefix: String::new() };
+        let query = Query { of: Table::Agents, from: String::new(), prefix: String::new(), ask: None };
         let question = serde_json::to_vec(&query).map_err(|e| Failure::internal(e.to_string()))?;
         let mut deaths: BTreeMap<String, u32> = BTreeMap::new();
         let wanted = self.spec.agents as usize;
@@ -463,7 +473,9 @@ mod tests {
                 name: Name::parse("default").expect("a name"),
                 masters,
                 agents,
+                allocate: None,
                 resources: resources.map(str::to_owned),
+                oversubscribe_ms: None,
                 state: StateWish::Temporary,
                 port: None,
                 nats_server: None,
