@@ -3,22 +3,22 @@
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use meso_cli::{Column, Exit, Failure, Format, LineIn, LineOut, LineRead, Listing, Look, Row, Until, Written, complain, mib_text};
+use meso_cli::{Column, Exit, Failure, Format, LineIn, LineOut, LineRead, Listing, Look, PolicyArgs, Row, Until, Written, complain, mib_text};
 use meso_core::resources::{Milli, Quantities};
 use meso_core::wire::pass::{GrantLine, Pass, StepLine};
 use meso_core::wire::snapshot::{SNAPSHOT_BYTES_MAX, Snapshot};
 
-/// Say who is to be offered what, by the policy that the master runs
+/// Say who is to be offered what, by the policies that a master runs
 ///
 /// Reads snapshot/1 lines, one cluster each, and prints for each of them its grant/1 lines and a closing allocated/1. It asks neither a bus nor
-/// a clock: the same line gives the same grants. A line that is no snapshot is said on standard error, and the others are still served.
+/// a clock: the same line gives the same grants. Without --policy it is the one that the snapshot names, or drf. A line that is no snapshot is said on
+/// standard error, and the others are still served.
 #[derive(clap::Parser)]
 #[command(after_help = "Examples:\n  meso-ps snapshot -o jsonl | meso-allocate\n  meso-ps snapshot -o jsonl | meso-allocate --trace -o table\n  meso-allocate < clusters.jsonl | jq -c 'select(.tasks > 1)'")]
 struct Args {
-    /// How the next to be served is chosen
-    #[arg(long, value_enum, default_value_t = Policy::Drf)]
-    policy: Policy,
-    /// Where in the order of the agents to begin, modulo their number
+    #[command(flatten)]
+    policy: PolicyArgs,
+    /// Where in the order of the agents to begin, modulo their number, and where lots come from
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Print each turn too, before the grants: who was served where with what, and the shares
@@ -27,13 +27,6 @@ struct Args {
     /// Form of the output
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Form::Jsonl)]
     output: Form,
-}
-
-/// The policies that there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Policy {
-    /// Weighted dominant resource fairness over the tree of roles: the smallest share is next
-    Drf,
 }
 
 /// The forms of the output.
@@ -66,6 +59,7 @@ fn main() -> ExitCode {
 }
 
 async fn allocate(args: Args) -> Result<Exit, Failure> {
+    let rule = args.policy.rule()?;
     let mut lines = LineIn::stdin(Until::Newline).up_to(SNAPSHOT_BYTES_MAX);
     let mut out = LineOut::stdout()?;
     let mut exit = Exit::DONE;
@@ -84,9 +78,7 @@ async fn allocate(args: Args) -> Result<Exit, Failure> {
                 continue;
             }
         };
-        let pass = match args.policy {
-            Policy::Drf => Pass::drf(&snapshot, args.seed, args.trace),
-        };
+        let pass = Pass::run(&snapshot, rule.as_ref().unwrap_or(&snapshot.policy), args.seed, args.trace);
         let written = match args.output {
             Form::Jsonl => print_lines(&mut out, &pass)?,
             Form::Table => print_tables(&mut out, &pass, args.trace, passes > 0)?,

@@ -1,5 +1,7 @@
 //! meso-master: keeps the books of the cluster and makes offers, or stands by to.
 
+#[path = "master/allocator.rs"]
+mod allocator;
 #[path = "master/host.rs"]
 mod host;
 #[path = "master/lead.rs"]
@@ -7,7 +9,7 @@ mod lead;
 #[path = "master/start.rs"]
 mod start;
 
-use meso_cli::{BusArgs, Exit, Failure};
+use meso_cli::{BusArgs, Exit, Failure, PolicyArgs};
 
 /// Lead the cluster, or stand by
 ///
@@ -29,6 +31,16 @@ struct Args {
     /// How many servers of the bus keep what masters store
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=5))]
     replicas: u32,
+    #[command(flatten)]
+    policy: PolicyArgs,
+    /// After how long without anything others make room for a framework below its fair share or guarantee, or off
+    ///
+    /// Their newest tasks are ended for it, after a notice to their framework, and no more of them than needed.
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    revoke_after: String,
+    /// How long before its tasks are ended for others a framework hears of it
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    revoke_notice: String,
     /// How long an offer lives
     #[arg(long, value_name = "TIME", default_value = "30s")]
     offer_timeout: String,
@@ -41,6 +53,12 @@ struct Args {
     /// After how long without a word a framework's session ends
     #[arg(long, value_name = "TIME", default_value = "15s")]
     session_timeout: String,
+    /// Program that says who is to be offered what, in place of the built-in policy
+    ///
+    /// A shell command that reads snapshot/1 lines and answers each with grant/1 lines and an allocated/1, as
+    /// meso-allocate does. What it grants is checked, and while it fails the built-in policy serves.
+    #[arg(long, value_name = "CMD")]
+    allocate: Option<String>,
 }
 
 fn main() -> std::process::ExitCode {

@@ -43,6 +43,9 @@ pub struct Args {
     /// Only where this holds: 'attr.rack == "r1" && cpus >= 4'
     #[arg(long = "where", value_name = "EXPR", help_heading = "What is offered")]
     condition: Option<String>,
+    /// What runs on these offers may be ended at once when others need the room; for that, also what others hold and do not use
+    #[arg(long, help_heading = "What is offered")]
+    revocable: bool,
     /// Hold at most so many offers
     #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "What is offered")]
     max_open: u32,
@@ -156,6 +159,8 @@ pub enum Kinds {
     Tasks,
     /// Lines rescind/1
     Rescinds,
+    /// Lines inverse/1
+    Inverses,
     /// Lines failure/1
     Failures,
     /// Lines heartbeat/1

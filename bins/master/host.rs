@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::allocator::Allocator;
 
 /// How many callers may wait for an answer; the oldest are forgotten, and ask again.
 const CALLERS_MAX: usize = 100_000;
@@ -45,6 +46,8 @@ pub struct Host {
     callers: Rc<RefCell<Callers>>,
     raise: EpochRaiser,
     standing: watch::Receiver<Standing>,
+    /// The program that says who gets what, if it is one.
+    allocator: Option<Allocator>,
 }
 
 /// Why a leader ends.
@@ -57,9 +60,9 @@ pub enum Fatal {
 
 impl Host {
     /// Over the leader's connection; `revisions` are those of the registry as it was read.
-    pub fn new(bus: Bus, revisions: BTreeMap<String, u64>, callers: Rc<RefCell<Callers>>, raise: EpochRaiser, standing: watch::Receiver<Standing>) -> Self {
+    pub fn new(bus: Bus, revisions: BTreeMap<String, u64>, callers: Rc<RefCell<Callers>>, raise: EpochRaiser, standing: watch::Receiver<Standing>, allocator: Option<Allocator>) -> Self {
         let registry = Store::new(&bus).registry();
-        Host { bus, registry, revisions, callers, raise, standing }
+        Host { bus, registry, revisions, callers, raise, standing, allocator }
     }
 
     /// Of several texts of one document only the last has to be written: it holds what the others say.
@@ -101,6 +104,7 @@ impl Host {
             Reply::Welcome(welcome) => json(welcome),
             Reply::Beaten(beaten) => json(beaten),
             Reply::Answer(answer) => json(answer),
+            Reply::Outcome(outcome) => json(outcome),
             Reply::Rows(rows) => json(rows),
         };
         // Whoever asked asks again if this does not arrive; a reply subject that is not the caller's own is refused here.
@@ -154,6 +158,11 @@ impl Outside<Master> for Host {
                 Effect::RaiseAbove { epoch } => {
                     self.raise.raise_above(epoch).await;
                 }
+                Effect::Ask { number, snapshot } => {
+                    if let Some(allocator) = &self.allocator {
+                        allocator.ask(number, snapshot);
+                    }
+                }
             }
         }
         Ok(())
@@ -185,6 +194,10 @@ pub fn event_of(bus: &Bus, callers: &Rc<RefCell<Callers>>, message: Message) -> 
                 None
             }
         },
+        Address::OperatorCall { .. } => {
+            let operation = serde_json::from_slice(&payload).ok()?;
+            Some(Event::Operation { caller: number(message), operation: Box::new(operation) })
+        }
         Address::Query { principal, .. } => {
             let query = serde_json::from_slice(&payload).ok()?;
             Some(Event::Query { caller: number(message), principal, query })

@@ -12,6 +12,7 @@ use meso_core::master::{Config, Event, Master};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Duration, sleep};
 
+use crate::allocator::Allocator;
 use crate::host::{Callers, Fatal, Host, event_of};
 use crate::start::{random, wall_ms};
 
@@ -31,6 +32,8 @@ pub struct Term {
     pub config: Config,
     /// How many servers keep what is stored.
     pub replicas: u32,
+    /// The shell command of the program that says who gets what; without, the built-in policy does.
+    pub allocate: Option<String>,
 }
 
 /// Leads until the lease says otherwise.
@@ -64,7 +67,7 @@ async fn lead_on(term: &Term, bus: &Bus, standing: &mut watch::Receiver<Standing
     let _ = to.try_send(Event::Lead { epoch, seed: [random()?, random()?], registry });
     let mut pumps = Pumps::default();
     let subjects = bus.subjects().clone();
-    for subject in [subjects.agent_calls(), subjects.framework_calls(), subjects.queries(), subjects.events(), subjects.standbys()] {
+    for subject in [subjects.agent_calls(), subjects.framework_calls(), subjects.operator_calls(), subjects.queries(), subjects.events(), subjects.standbys()] {
         let subscription = bus.subscribe(&subject).await?;
         pumps.add(pump(bus.clone(), subscription, Rc::clone(&callers), to.clone()));
     }
@@ -86,8 +89,14 @@ async fn lead_on(term: &Term, bus: &Bus, standing: &mut watch::Receiver<Standing
         }
     });
 
+    let allocator = term.allocate.clone().map(|command| {
+        let (allocator, keep) = Allocator::new(command, to.clone());
+        pumps.add(keep);
+        allocator
+    });
+
     let mut machine = Master::new(term.config.clone());
-    let mut host = Host::new(bus.clone(), revisions, callers, raise, standing.clone());
+    let mut host = Host::new(bus.clone(), revisions, callers, raise, standing.clone(), allocator);
     let clock = Clock::default();
     loop {
         let now = *standing.borrow_and_update();

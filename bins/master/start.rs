@@ -36,6 +36,15 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     config.agent_timeout_ms = span("--agent-timeout", &args.agent_timeout, 300)?;
     config.session_timeout_ms = span("--session-timeout", &args.session_timeout, 300)?;
     config.session_beat_ms = config.session_timeout_ms / 3;
+    if args.allocate.as_deref().is_some_and(|command| command.trim().is_empty()) {
+        return Err(Failure::usage("--allocate: the command is empty").hint("--allocate meso-allocate"));
+    }
+    config.external = args.allocate.is_some();
+    if let Some(rule) = args.policy.rule()? {
+        config.rule = rule;
+    }
+    config.revoke_after_ms = if args.revoke_after == "off" { None } else { Some(span("--revoke-after", &args.revoke_after, 100)?) };
+    config.revoke_notice_ms = span("--revoke-notice", &args.revoke_notice, 0)?;
     if config.agent_timeout_ms < 2 * config.agent_beat_ms {
         return Err(Failure::usage("--agent-timeout is at least twice --agent-beat, or agents that live count as lost"));
     }
@@ -43,7 +52,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let mut options = access.options();
     options.inbox = inbox_of(&master);
     options.name = format!("meso-master {host}");
-    let term = Term { options: options.clone(), config, replicas: args.replicas };
+    let term = Term { options: options.clone(), config, replicas: args.replicas, allocate: args.allocate };
     let candidate = Candidate { id: master.clone(), nonce: Nonce::fresh(random()?, random()?), host: host.clone(), since_ms: wall_ms() };
     let asked = asked_to_end()?;
     tokio::pin!(asked);

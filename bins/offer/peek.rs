@@ -76,7 +76,7 @@ fn would_be_offered(agent: &AgentRow, plan: &Plan) -> bool {
 
 fn line(agent: &AgentRow, plan: &Plan, seq: u64) -> Result<Line, Failure> {
     let id = OfferId::parse("peek").map_err(|error| Failure::internal(error.to_string()))?;
-    let offer = Offer { id, agent: agent.id.clone(), host: agent.host.clone(), resources: agent.free.clone(), attrs: agent.attrs.clone(), expires_ms: 0, lives_ms: 0 };
+    let offer = Offer { id, agent: agent.id.clone(), host: agent.host.clone(), resources: agent.free.clone(), attrs: agent.attrs.clone(), expires_ms: 0, lives_ms: 0, revocable: false };
     let now = wall();
     Ok(Line::Offer(Box::new(OfferLine::new(&offer, seq, &plan.role, now.0, now).peeked())))
 }

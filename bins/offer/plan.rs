@@ -65,6 +65,7 @@ impl Plan {
             who: who(),
             request: self.request.clone(),
             condition: args.condition.clone().unwrap_or_default(),
+            revocable: args.revocable,
             failover_ms: if self.name.is_some() { args.failover } else { 0 },
             open_max: if args.once { args.max_open.max(args.min) } else { args.max_open },
             grace_ms: args.grace,
@@ -99,6 +100,7 @@ fn shows(args: &Args) -> Shows {
         updates: has(Kinds::Updates) || args.updates_fd.is_some(),
         tasks: has(Kinds::Tasks),
         rescinds: has(Kinds::Rescinds),
+        inverses: has(Kinds::Inverses),
         failures: has(Kinds::Failures),
         heartbeats: has(Kinds::Heartbeats),
     }

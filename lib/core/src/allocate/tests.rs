@@ -1,3 +1,6 @@
+mod laws;
+mod room;
+
 use std::fmt::Write as _;
 
 use proptest::prelude::*;
