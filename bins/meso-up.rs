@@ -1,7 +1,7 @@
 //! meso-up: a whole cluster on this machine in one command
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use meso_cli::{
-    Exit, Failure, Surroundings, Tool, complain,
+    Exit, Failure, PolicyArgs, Surroundings, Tool, complain,
     service::{Cluster, ClusterSpec, GUARD_FLAG, Signals, StateWish, guard, run_command},
 };
 use meso_core::{id::Name, lend::parse_window};
@@ -43,6 +43,14 @@ struct Args {
     /// Program that says who is to be offered what, as for meso-master
     #[arg(long, value_name = "CMD")]
     allocate: Option<String>,
+    #[command(flatten)]
+    policy: PolicyArgs,
+    /// After how long without anything others make room for a framework below its share, as for meso-master
+    #[arg(long, value_name = "TIME")]
+    revoke_after: Option<String>,
+    /// How long before its tasks are ended for others a framework hears of it, as for meso-master
+    #[arg(long, value_name = "TIME")]
+    revoke_notice: Option<String>,
     /// Directory for stores, work directories and logs
     ///
     /// Without it: ~/.local/state/meso/up; with a command, one that goes with it.
@@ -82,13 +90,21 @@ fn main() -> ExitCode {
     meso_cli::main(TOOL, up)
 }
 
+/// What is handed on to the masters.
+fn master_args(args: &Args) -> Result<Vec<OsString>, Failure> {
+    args.policy.rule()?;
+    let policy = args.policy.policy.and_then(|policy| policy.to_possible_value()).map(|value| value.get_name().to_owned());
+    let flags = [("--allocate", &args.allocate), ("--policy", &policy), ("--resource", &args.policy.resource), ("--revoke-after", &args.revoke_after), ("--revoke-notice", &args.revoke_notice)];
+    Ok(flags.into_iter().filter_map(|(flag, value)| Some([OsString::from(flag), value.as_ref()?.into()])).flatten().collect())
+}
+
 async fn up(args: Args) -> Result<Exit, Failure> {
     let has_command = !args.command.is_empty();
     let spec = ClusterSpec {
         name: Name::parse(&args.cluster).map_err(|e| Failure::usage(format!("--cluster: {e}")).hint("--cluster default"))?,
         masters: args.masters,
         agents: args.agents,
-        allocate: args.allocate,
+        master_args: master_args(&args)?,
         resources: args.resources,
         oversubscribe_ms: args.oversubscribe,
         state: if has_command && args.state.is_none() { StateWish::Temporary } else { StateWish::Kept(args.state) },

@@ -16,6 +16,7 @@ pub(crate) const API_MS: u64 = 5_000;
 
 /// Error codes of JetStream that mean something to us
 const MESSAGE_NOT_FOUND: u64 = 10_037;
+const STREAM_NOT_FOUND: u64 = 10_059;
 const STREAM_DIFFERS: u64 = 10_058;
 const SUBJECTS_OVERLAP: u64 = 10_065;
 const NOT_ENABLED: [u64; 3] = [10_039, 10_076, 10_035];
@@ -33,6 +34,10 @@ pub(crate) struct ApiError {
 impl ApiError {
     pub fn is_message_not_found(&self) -> bool {
         self.err_code == MESSAGE_NOT_FOUND
+    }
+
+    pub fn is_stream_not_found(&self) -> bool {
+        self.err_code == STREAM_NOT_FOUND
     }
 
     pub fn is_stream_differs(&self) -> bool {

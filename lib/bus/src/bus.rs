@@ -166,6 +166,10 @@ impl Bus {
         self.inner.client.server_info().version
     }
 
+    pub(crate) fn server_info(&self) -> async_nats::ServerInfo {
+        self.inner.client.server_info()
+    }
+
     /// Whether the server is of this version or newer; an unreadable version counts as old
     pub fn server_is_at_least(&self, major: u64, minor: u64) -> bool {
         let version = self.server_version();

@@ -6,6 +6,7 @@
 
 mod api;
 mod bus;
+mod checkup;
 pub mod driver;
 mod error;
 mod event;
@@ -19,7 +20,8 @@ pub mod subjects;
 mod subscription;
 pub mod testserver;
 
-pub use bus::Bus;
+pub use bus::{Bus, MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX};
+pub use checkup::{AccountTold, Kept, ServerTold, StreamTold};
 pub use error::BusError;
 pub use event::{BusEvent, Denial, Events};
 pub use events::{EventReader, Item, Start, StoredEvent};

@@ -108,6 +108,10 @@ impl Store {
         }
     }
 
+    pub(crate) fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
     fn bucket(&self, kind: &str) -> Bucket {
         Bucket { bus: self.bus.clone(), name: bucket_name(self.bus.subjects().cluster(), kind) }
     }
@@ -266,7 +270,7 @@ impl Bucket {
         format!("$KV.{}.{key}", self.name)
     }
 
-    fn stream(&self) -> String {
+    pub(crate) fn stream(&self) -> String {
         format!("KV_{}", self.name)
     }
 }

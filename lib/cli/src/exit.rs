@@ -10,6 +10,10 @@ pub struct Exit(u8);
 impl Exit {
     /// Done; the task or tasks exited 0.
     pub const DONE: Exit = Exit(0);
+    /// Something is not as it should be, and works (`meso-doctor`).
+    pub const WARNS: Exit = Exit(1);
+    /// Something does not work (`meso-doctor`).
+    pub const FAILS: Exit = Exit(2);
     /// The answer was no: no such task, refused.
     pub const NO: Exit = Exit(1);
     /// Wrong usage of a tool that does not speak for a task.
@@ -60,6 +64,8 @@ pub enum ToolKind {
     Plain,
     /// For a task (`meso-launch`, `meso-exec`, `meso-wait`): nearly every number may be the task's, so what is ours is 125.
     Speaks,
+    /// For what it looks at (`meso-doctor`): the worst that it found; what it could not look at is as bad as what fails.
+    Judges,
 }
 
 impl ToolKind {
@@ -85,6 +91,11 @@ impl ToolKind {
                 ("126", "The command was found on the agent and cannot be executed."),
                 ("127", "The command was not found on the agent."),
                 ("128+n", "The task died by signal n."),
+            ],
+            ToolKind::Judges => &[
+                ("0", "All that was looked at is well."),
+                ("1", "There are warnings, and nothing worse."),
+                ("2", "Something fails; also wrong usage."),
             ],
         }
     }
@@ -215,6 +226,8 @@ impl Failure {
             (FailureKind::NotNow, _) => Exit::NOT_NOW,
             (FailureKind::TimedOut, _) => Exit::TIMED_OUT,
             (_, ToolKind::Speaks) => Exit::OURS,
+            (FailureKind::Internal, ToolKind::Judges) => Exit::INTERNAL,
+            (_, ToolKind::Judges) => Exit::FAILS,
             (FailureKind::Failed, ToolKind::Plain) => Exit::NO,
             (FailureKind::Usage, ToolKind::Plain) => Exit::USAGE,
             (FailureKind::Input, ToolKind::Plain) => Exit::BAD_INPUT,
@@ -317,5 +330,6 @@ mod tests {
         assert_eq!(full.what(), "writing standard output: no space left on device");
         assert_eq!(full.exit(ToolKind::Speaks), Exit::OURS);
         assert_eq!(Failure::stdout(&io::Error::from_raw_os_error(32)).kind(), FailureKind::ReaderGone);
+        assert_eq!(full.exit(ToolKind::Judges), Exit::FAILS, "what was found cannot be told");
     }
 }

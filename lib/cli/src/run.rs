@@ -36,7 +36,7 @@ pub struct Tool {
     pub prose: &'static str,
 }
 
-/// The [`Tool`] of the binary this stands in: `tool!(Plain)` or `tool!(Speaks)`.
+/// The [`Tool`] of the binary this stands in: `tool!(Plain)`, `tool!(Speaks)` or `tool!(Judges)`.
 ///
 /// The man page's prose is `man/prose/<name>.1`, beside the package's Cargo.toml.
 #[macro_export]

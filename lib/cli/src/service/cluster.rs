@@ -57,8 +57,8 @@ pub struct ClusterSpec {
     pub name: Name,
     pub masters: u32,
     pub agents: u32,
-    /// What the masters are to take as their allocation policy, as for their `--allocate`.
-    pub allocate: Option<String>,
+    /// Further flags of the masters, such as their `--allocate CMD`.
+    pub master_args: Vec<OsString>,
     /// What each agent has, as for its `-R`; without it, a fair part of the machine.
     pub resources: Option<String>,
     /// Over how long agents measure what they may lend, as for their `--oversubscribe`; without it they lend nothing.
@@ -153,9 +153,7 @@ impl Cluster {
         for number in 1..=self.spec.masters {
             let name = numbered("meso-master", number, self.spec.masters);
             let mut args: Vec<OsString> = vec!["--cluster".into(), self.spec.name.as_str().into()];
-            if let Some(command) = &self.spec.allocate {
-                args.extend(["--allocate".into(), command.into()]);
-            }
+            args.extend(self.spec.master_args.iter().cloned());
             let spec = self.kept(&name, &self.master_program, args, MASTER_STOP_MS);
             self.masters.push(Kept::start(spec, self.tell_death.clone()));
         }
@@ -473,7 +471,7 @@ mod tests {
                 name: Name::parse("default").expect("a name"),
                 masters,
                 agents,
-                allocate: None,
+                master_args: Vec::new(),
                 resources: resources.map(str::to_owned),
                 oversubscribe_ms: None,
                 state: StateWish::Temporary,

@@ -17,5 +17,6 @@ pub use cluster::{Cluster, ClusterSpec, StateWish};
 pub use command::{Signals, run_command};
 pub use guard::{GUARD_FLAG, guard};
 pub use kept::how_text;
-pub use program::own_folder;
+pub use port::holder_of;
+pub use program::{nats_server, own_folder};
 pub use share::AGENTS_MAX;

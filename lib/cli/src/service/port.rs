@@ -21,6 +21,11 @@ pub(super) fn check_free(port: u16) -> Result<(), Failure> {
     }
 }
 
+/// The number of the process that listens on a port of this machine; none if nobody does, or it is somebody else's and we may not look.
+pub fn holder_of(port: u16) -> Option<u32> {
+    holder(port).map(|process| process.pid)
+}
+
 /// The process that listens on a port; none if it is somebody else's and we may not look.
 fn holder(port: u16) -> Option<Process> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]

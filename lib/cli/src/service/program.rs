@@ -18,7 +18,7 @@ const HOME_FOLDERS: [&str; 2] = [".local/share/meso/bin", ".local/bin"];
 ///
 /// # Errors
 /// `Config`: the one that was named is no program. `Unreachable`: there is none, and how to get one.
-pub(super) fn nats_server(named: Option<&Path>, surroundings: &Surroundings) -> Result<PathBuf, Failure> {
+pub fn nats_server(named: Option<&Path>, surroundings: &Surroundings) -> Result<PathBuf, Failure> {
     let by_variable = surroundings.path(SERVER_VARIABLE);
     let named = named.map(|path| ("--nats-server", path)).or(by_variable.as_deref().map(|path| (SERVER_VARIABLE, path)));
     if let Some((source, path)) = named {
