@@ -80,7 +80,7 @@ async fn run(args: Args) -> Result<Exit, Failure> {
     let patience = Duration::from_millis(PATIENCE_MS);
     match leader.operate(&operation, patience).await? {
         None => Err(leader.nobody(patience)),
-        Some(Outcome::Refused(refusal)) => Err(refused(refusal, args.force)),
+        Some(Outcome::Refused(refusal)) => Err(refused(refusal)),
         Some(Outcome::Done { role, rescinded, notes }) => {
             notes.iter().for_each(|note| complain(note));
             if args.dry_run {
@@ -129,10 +129,10 @@ fn show(role: Option<&RoleRow>, rescinded: u32, format: &Format) -> Result<(), F
     Ok(())
 }
 
-fn refused(refusal: Refusal, is_forced: bool) -> Failure {
+fn refused(refusal: Refusal) -> Failure {
     match refusal.code {
         RefusalCode::NotYours => Failure::denied(refusal.message).hint("ask who runs the cluster"),
-        RefusalCode::Contradicts if !is_forced => Failure::failed(refusal.message).hint("meso-role ls for what is set; --force where the cluster is to grow, or what is held to shrink"),
+        RefusalCode::Overcommits => Failure::failed(refusal.message).hint("the same with --force, where the cluster is to grow or what is held to shrink"),
         _ => Failure::failed(refusal.message).hint("meso-role ls, for what is set"),
     }
 }

@@ -10,6 +10,9 @@ use meso_bus::lease::{EpochRaiser, Standing};
 use meso_bus::{Bucket, Bus, Message, Store};
 use meso_cli::{Failure, complain};
 use meso_core::master::{Caller, Effect, Event, Master, Presence, Reply};
+use meso_core::wire::call::Answer;
+use meso_core::wire::operator::Outcome;
+use meso_core::wire::{Refusal, RefusalCode};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -190,14 +193,17 @@ pub fn event_of(bus: &Bus, callers: &Rc<RefCell<Callers>>, message: Message) -> 
         Address::FrameworkCall { principal, .. } => match meso_core::json::read(&payload) {
             Ok(call) => Some(Event::Call { caller: number(message), principal, call: Box::new(call) }),
             Err(error) => {
-                refuse(bus, message, &error.to_string());
+                answer_later(bus, message, &Answer::Refused(unread(&error.to_string())));
                 None
             }
         },
-        Address::OperatorCall { .. } => {
-            let operation = serde_json::from_slice(&payload).ok()?;
-            Some(Event::Operation { caller: number(message), operation: Box::new(operation) })
-        }
+        Address::OperatorCall { .. } => match meso_core::json::read(&payload) {
+            Ok(operation) => Some(Event::Operation { caller: number(message), operation: Box::new(operation) }),
+            Err(error) => {
+                answer_later(bus, message, &Outcome::Refused(unread(&error.to_string())));
+                None
+            }
+        },
         Address::Query { principal, .. } => {
             let query = serde_json::from_slice(&payload).ok()?;
             Some(Event::Query { caller: number(message), principal, query })
@@ -215,10 +221,12 @@ pub fn event_of(bus: &Bus, callers: &Rc<RefCell<Callers>>, message: Message) -> 
 }
 
 /// A call that is not what we read is answered with the reason, so that its sender need not wait.
-fn refuse(bus: &Bus, message: Message, why: &str) {
-    use meso_core::wire::call::Answer;
-    use meso_core::wire::{Refusal, RefusalCode};
-    let payload = json(&Answer::Refused(Refusal::new(RefusalCode::BadRequest, format!("the call cannot be read: {why}"))));
+fn unread(why: &str) -> Refusal {
+    Refusal::new(RefusalCode::BadRequest, format!("the call cannot be read: {why}"))
+}
+
+fn answer_later(bus: &Bus, message: Message, answer: &impl Serialize) {
+    let payload = json(answer);
     let bus = bus.clone();
     tokio::task::spawn_local(async move {
         let _ = bus.answer(&message, payload).await;

@@ -26,6 +26,7 @@ impl Scene {
         let task = cluster.lines_of("pids")[0].parse().expect("a number");
         cluster.launch(&["-n", "3", "--", "echo", "seen"]).expect_silent(0);
         cluster.tool("meso-logs", &["@last"]).expect(0);
+        cluster.tool("meso-role", &["set", "default", "--weight", "2"]).expect(0);
         let heard = raw.heard();
         assert!(heard.len() > 20, "{}", heard.len());
         let mut scene = Scene { cluster, gate, run, task, raw, heard, agents: String::new() };
@@ -83,7 +84,7 @@ fn garbage() {
             scene.raw.publish(&subject, Some("_INBOX.nobody.1"), text);
         }
     }
-    for subject in ["meso.default", "meso.default.", "meso.default.a2m.x.hello", "meso.default.f2m.x.nonesuch", "meso.default.q.x.y", "meso.default.lead", "meso.default.ev._master.-.boo", "meso.default.m2a.agent_x.y.cmd"] {
+    for subject in ["meso.default", "meso.default.", "meso.default.a2m.x.hello", "meso.default.f2m.x.nonesuch", "meso.default.o2m.x.y", "meso.default.q.x.y", "meso.default.lead", "meso.default.ev._master.-.boo", "meso.default.m2a.agent_x.y.cmd"] {
         scene.raw.publish(subject, Some("_INBOX.x.1"), b"{\"meso\":\"subscribe/1\"}");
     }
     scene.raw.heard();

@@ -65,9 +65,11 @@ pub fn tell(agents: u64, frameworks: u64, roles: Roles) -> Live {
     let join_ms = (0..agents).map(|number| leader.join(number)).sum();
     leader.tick();
     let with_agents = resident_bytes();
-    (0..frameworks).for_each(|number| drop(leader.subscribe(number, None)));
+    for number in 0..frameworks {
+        leader.subscribe(number, None);
+    }
     let with_frameworks = resident_bytes();
-    (0..frameworks).for_each(|number| drop(leader.wish(number, Some(REMAINDERS))));
+    all_wish(&mut leader, frameworks, Some(REMAINDERS));
     let pass_ms = leader.tick();
     let (json_ms, json_bytes) = leader.json;
     let offers = leader.offered();
@@ -87,12 +89,12 @@ pub fn tell(agents: u64, frameworks: u64, roles: Roles) -> Live {
     let full_us = many(|no| newcomer(&mut leader, LATER + no, TASK));
 
     // Whoever came first wants nothing more, and holds nothing.
-    (0..frameworks).for_each(|number| drop(leader.wish(number, None)));
+    all_wish(&mut leader, frameworks, None);
     (0..frameworks).for_each(|number| leader.decline_all(number, 0));
     leader.tick();
     let free_us = many(|no| newcomer(&mut leader, 2 * LATER + no, TASK));
     let nowhere_us = many(|no| newcomer(&mut leader, 3 * LATER + no, TOO_LARGE));
-    (0..frameworks).for_each(|number| drop(leader.wish(number, Some(TOO_LARGE))));
+    all_wish(&mut leader, frameworks, Some(TOO_LARGE));
     leader.tick();
     let among_waiting_us = many(|no| newcomer(&mut leader, 4 * LATER + no, TASK));
 
@@ -120,6 +122,13 @@ pub fn tell(agents: u64, frameworks: u64, roles: Roles) -> Live {
     }
 }
 
+/// Everybody wants this from now on.
+fn all_wish(leader: &mut Leader, frameworks: u64, wish: Option<Wish>) {
+    for number in 0..frameworks {
+        leader.wish(number, wish);
+    }
+}
+
 /// A framework comes with a wish; then it goes again, unmeasured.
 fn newcomer(leader: &mut Leader, number: u64, wish: Wish) -> Option<f64> {
     let ms = leader.subscribe(number, Some(wish)) + leader.tick();
@@ -130,7 +139,7 @@ fn newcomer(leader: &mut Leader, number: u64, wish: Wish) -> Option<f64> {
 
 /// Everybody refuses every agent for long; then a newcomer's wish lets the leader show all agents to everybody.
 fn everything_refused(leader: &mut Leader, frameworks: u64) -> f64 {
-    (0..frameworks).for_each(|number| drop(leader.wish(number, Some(REMAINDERS))));
+    all_wish(leader, frameworks, Some(REMAINDERS));
     loop {
         leader.tick();
         if leader.offered() == 0 {

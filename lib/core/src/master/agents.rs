@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::condition::Attr;
 use crate::id::{AgentId, Nonce, TaskId};
-use crate::master::hunger::pool_of;
+use crate::master::lending::pool_of;
 use crate::master::{AgentDoc, Caller, Effect, Lead, Reply, TaskEntry, Timer};
 use crate::resources::Resources;
 use crate::task::TaskState;
@@ -210,6 +210,7 @@ impl Lead {
         self.rescind_on(agent, "agent_restarted");
         self.ledger.remove(agent);
         self.lent.remove(agent);
+        self.withdrawn.remove(agent);
         if let Err(error) = self.ledger.admit(agent.clone(), total) {
             self.tell("agent_refused", agent.to_string(), error.to_string());
             return;
@@ -293,10 +294,7 @@ impl Lead {
     /// Charges a task that is on an agent whether the books have room for it or not.
     fn charge_known(&mut self, agent: &AgentId, launch: &Launch) {
         if launch.lent {
-            // What it was lent stays its own until its agent says how much that is now.
-            let lent = self.lent.account(agent).map(|account| account.total.clone()).unwrap_or_default();
-            let more = lent.checked_add(&launch.resources).unwrap_or(lent);
-            self.set_lent(agent, more);
+            self.admit_lent(agent, launch);
         }
         let charged = self.books_mut(pool_of(launch)).charge(agent, launch.task.clone(), launch.framework.clone(), launch.resources.clone());
         if let Err(error) = charged {
@@ -371,6 +369,7 @@ impl Lead {
         self.rescind_on(agent, "agent_unreachable");
         self.ledger.remove(agent);
         self.lent.remove(agent);
+        self.withdrawn.remove(agent);
         self.forget_kept(agent);
         let there: Vec<TaskId> = self.tasks.iter().filter(|(_, entry)| entry.agent == *agent).map(|(id, _)| id.clone()).collect();
         for task in there {

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::allocate::{About, AgentView, Place, Plan, Snapshot, Tenant, TenantKind, plan};
 use crate::id::{AgentId, FrameworkId, TaskId};
-use crate::master::offers::Pool;
 use crate::master::{AgentState, Lead, Timer};
 use crate::wire::call::Push;
 
@@ -259,49 +258,6 @@ impl Lead {
             }
         }
     }
-
-    /// What of an agent is lent changed. What does not fit in it any more ends, the newest first.
-    pub(super) fn set_lent(&mut self, agent: &AgentId, total: crate::resources::Resources) {
-        if self.lent.account(agent).is_none() {
-            if total.is_empty() || self.lent.admit(agent.clone(), total).is_err() {
-                return;
-            }
-        } else if self.lent.set_total(agent, total.clone()).is_err() {
-            self.take_back_lent(agent, &total);
-        }
-        self.fresh_agents.insert(agent.clone());
-    }
-
-    fn take_back_lent(&mut self, agent: &AgentId, total: &crate::resources::Resources) {
-        let offers: Vec<_> = self.lent.offers_on(agent).map(|(offer, _)| offer.clone()).collect();
-        for offer in offers {
-            self.rescind(&offer, "taken_back");
-        }
-        let mut tasks: Vec<(bool, u64, TaskId)> = Vec::new();
-        for (task, _) in self.lent.tasks_on(agent) {
-            let Some(entry) = self.tasks.get(task) else { continue };
-            tasks.push((entry.killing.is_none(), entry.update.started_ms.max(entry.ordered_ms), task.clone()));
-        }
-        tasks.sort();
-        // Those that are ending already are first, then the oldest; what no longer fits behind them goes.
-        let mut left = Some(total.clone());
-        for (lives, _, task) in tasks {
-            let Some((_, holding)) = self.lent.find_task(&task) else { continue };
-            left = left.as_ref().and_then(|left| left.checked_sub(&holding.resources));
-            if left.is_none() && lives {
-                self.want_killed(&task, None, "revoked");
-            }
-        }
-        // Until they are gone the books stay as they were, with nothing free that could be lent again.
-        let held = self.lent.account(agent).map(|account| account.used.clone()).unwrap_or_default();
-        let kept = self.lent.set_total(agent, held);
-        debug_assert!(kept.is_ok(), "what the tasks hold fits in what they hold");
-    }
-}
-
-/// Which pool a launch is of.
-pub(super) fn pool_of(launch: &crate::wire::Launch) -> Pool {
-    if launch.lent { Pool::Lent } else { Pool::Firm }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::id::{AgentId, FrameworkId, OfferId, Principal, TaskId};
 use crate::ledger::LedgerError;
 use crate::master::frameworks::refused;
-use crate::master::hunger::pool_of;
+use crate::master::lending::pool_of;
 use crate::master::offers::{Fate, Pool};
 use crate::master::{AgentState, ANSWERED_MS, Effect, ENDED_MAX, Lead, ORDER_AGAIN_MS, TaskEntry, Timer};
 use crate::resources::Resources;

@@ -10,6 +10,7 @@ mod external;
 mod frameworks;
 mod hunger;
 mod launches;
+mod lending;
 mod offers;
 mod registry;
 mod roles;
@@ -358,6 +359,8 @@ pub struct Lead {
     ledger: Ledger,
     /// What is lent of what others hold and do not use.
     lent: Ledger,
+    /// Agents that lend less than is held of them, until they say anew how much.
+    withdrawn: BTreeSet<AgentId>,
     policies: Policies,
     /// Frameworks that are guaranteed something by name, with their names as ids: for while they are not there.
     absent: BTreeMap<Subject, FrameworkId>,
@@ -482,6 +485,7 @@ impl Lead {
             seed: Seed::new(seed),
             ledger: Ledger::default(),
             lent: Ledger::default(),
+            withdrawn: BTreeSet::new(),
             policies: Policies::default(),
             absent: BTreeMap::new(),
             kept: BTreeMap::new(),

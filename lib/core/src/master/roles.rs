@@ -53,7 +53,7 @@ impl Lead {
             // A cluster that has too little for what it promised before is not made worse by promising less.
             if sum > has && sum > self.policies.guaranteed().get(kind) {
                 let message = format!("{kind}={sum} would be guaranteed in all, and the cluster has {kind}={has}");
-                return Err(Refusal::new(RefusalCode::Contradicts, message));
+                return Err(Refusal::new(RefusalCode::Overcommits, message));
             }
         }
         Ok(())
@@ -68,7 +68,7 @@ impl Lead {
             let is_new = before.is_none_or(|before| before.get(kind) != Some(limit));
             if is_new && used.get(kind) > *limit {
                 let message = format!("the tasks of {subject} hold {kind}={}, more than the limit of {kind}={limit}", used.get(kind));
-                return Err(Refusal::new(RefusalCode::Contradicts, message));
+                return Err(Refusal::new(RefusalCode::Overcommits, message));
             }
         }
         Ok(())

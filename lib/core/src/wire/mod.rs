@@ -387,8 +387,10 @@ pub enum RefusalCode {
     Version,
     /// The answer is no longer the master's to give: it is not leading.
     NotLeading,
-    /// It contradicts what an operator set, or the cluster is not large enough for it.
+    /// It contradicts what an operator set.
     Contradicts,
+    /// The cluster has too little for it, or tasks hold too much; an operator may force it.
+    Overcommits,
 }
 
 /// A refusal with its reason.
