@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use meso_cli::{BusArgs, Exit, Failure};
 use meso_core::duration::parse_duration;
 
-use finding::{Finding, Report};
+use finding::Report;
 
 /// Look whether this machine and the cluster are well, and say what mends what is not
 ///

@@ -150,8 +150,8 @@ fn of_left(left: &[PathBuf]) -> Finding {
     let ids: Vec<String> = ids.into_iter().collect();
     let agents: BTreeSet<String> = left.iter().filter_map(|dir| dir.parent()).map(|dir| dir.display().to_string()).collect();
     let dirs: Vec<String> = agents.into_iter().collect();
-    let next_step = format!("meso-agent on its own work directory, which clears them; if that is gone: cat {0}/*/cgroup.procs | xargs -r kill -9; rmdir {0}/*", dirs.join("/* ").replace("/* ", " "));
-    let next_step = if dirs.len() == 1 { next_step } else { format!("meso-agent on its own work directory, which clears them; if that is gone: for dir in {}; do cat $dir/*/cgroup.procs | xargs -r kill -9; rmdir $dir/*; done", dirs.join(" ")) };
+    let by_hand = format!("for dir in {}; do cat $dir/*/cgroup.procs | xargs -r kill -9; sleep 1; rmdir $dir/*; done", dirs.join(" "));
+    let next_step = format!("meso-agent on its own work directory, which clears them; if that is gone: {by_hand}");
     Finding::warn("containers", format!("cgroups of tasks without a supervisor: {}", few(&ids)), next_step).about(ids)
 }
 

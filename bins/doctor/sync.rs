@@ -15,6 +15,8 @@ use crate::finding::{CHECK, Finding};
 const SYNCS_FROM: (u64, u64) = (2, 10);
 /// A configuration that is longer is not read.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// So begins the configuration of a bus that meso-up brought up.
+const BY_MESO_UP: &str = "# Written by meso-up";
 /// Where the bus is if its address does not say.
 const PORT: u16 = 4222;
 
@@ -37,7 +39,7 @@ pub async fn look(bus: &Bus, version: (u64, u64)) -> Finding {
     let Some(port) = local_port(&bus.options().shown_url()) else { return not_told() };
     let read = timeout(CHECK, spawn_blocking(move || config_of(holder_of(port)?))).await;
     match read {
-        Ok(Ok(Some((path, text)))) => of_config(&path, &told(&text)),
+        Ok(Ok(Some((path, text)))) => of_config(&path, &told(&text), text.starts_with(BY_MESO_UP)),
         _ => not_told(),
     }
 }
@@ -46,9 +48,13 @@ fn not_told() -> Finding {
     Finding::ok("sync", "not told to clients; for a bus that stays, its configuration wants sync_interval: always")
 }
 
-fn of_config(path: &Path, told: &Told) -> Finding {
+fn of_config(path: &Path, told: &Told, is_by_meso_up: bool) -> Finding {
     let path = path.display();
-    let mend = || format!("sync_interval: always in the jetstream block of {path}, and nats-server started again");
+    let mend = || match is_by_meso_up {
+        // It would write the file anew.
+        true => "meso-up --state DIR, which keeps what is there; it syncs only what it keeps".to_owned(),
+        false => format!("sync_interval: always in the jetstream block of {path}, and nats-server started again"),
+    };
     match told {
         Told::Always => Finding::ok("sync", format!("always, says {path}")),
         Told::Each(interval) => Finding::warn("sync", format!("a power cut may lose what the bus stored in the last {interval}, says {path}"), mend()),
@@ -140,7 +146,7 @@ mod tests {
         assert_eq!(told("jetstream {\n  sync_interval 30s # why\n}"), Told::Each("30s".to_owned()));
         assert_eq!(told("# sync_interval: always\njetstream {}"), Told::Nothing);
         assert_eq!(told("include limits.conf\n"), Told::Elsewhere);
-        let states = [Told::Always, Told::Each("1s".to_owned()), Told::Nothing, Told::Elsewhere].map(|told| of_config(Path::new("/f"), &told).state);
+        let states = [Told::Always, Told::Each("1s".to_owned()), Told::Nothing, Told::Elsewhere].map(|told| of_config(Path::new("/f"), &told, false).state);
         assert_eq!(states, [State::Ok, State::Warn, State::Warn, State::Ok]);
     }
 
