@@ -92,6 +92,9 @@ pub struct Args {
     /// Each call is answered by a line result/1 on its input. Its end ends the session, and its code is ours.
     #[arg(long, value_name = "COMMAND", conflicts_with_all = ["once", "peek"], help_heading = "Lines")]
     exec: Option<String>,
+    /// With --exec: start the program again when it fails, so many times at most; the session goes on
+    #[arg(long, value_name = "COUNT", default_value_t = 0, requires = "exec", help_heading = "Lines")]
+    restarts: u32,
 
     /// A durable name: the framework and its tasks are found again under it
     #[arg(long, value_name = "NAME", help_heading = "Names")]

@@ -264,3 +264,37 @@ fn a_bus_that_stays_away() {
     assert_eq!(read("code").trim(), "69", "{}", read("said"));
     assert!(read("said").contains("meso-offer: the bus has been away for 30 s"), "{}", read("said"));
 }
+
+/// Shows that a program under --exec that fails is started again in the same session, is told what lives, and that its last word is the session's.
+#[test]
+fn a_program_that_fails_is_started_again() {
+    on_a_cluster(
+        1,
+        r#"
+cat > scheduler <<'END'
+if [ -e failed ]; then
+  while read -r line; do
+    case $line in
+      *'"hello/1"'*) printf '%s\n' "$line" | jq -r .recovered >> told ;;
+      *'"task/1"'*) printf '%s\n' "$line" | jq -r .name >> told ;;
+      *'"synced/1"'*) exit 0 ;;
+    esac
+  done
+fi
+while read -r line; do
+  case $line in
+    *'"offer/1"'*) [ -e asked ] || { touch asked; printf '%s\n' "$line" | jq -c '{meso: "accept/1", offers: [.id], ops: [{launch: [{name: "lives-on", cmd: "sleep 1000", cpus: 0.1, mem: 32}]}]}'; } ;;
+    *'"running"'*) touch failed; exit 7 ;;
+  esac
+done
+END
+timeout 60 meso-offer -e all --framework phoenix --restarts 2 --exec 'sh scheduler' 2> said
+check 'its last word' 0 $?
+check 'what the second was told' 'true lives-on' "$(xargs < told)"
+check 'it is said' 1 "$(grep -c 'ended with 7; it is started again in 1 s (1 more times)' said)"
+rm failed told
+timeout 60 meso-offer -e all --exec 'exit 9' --restarts 1 2> said; check 'then it is enough' 9 $?
+meso-kill --framework phoenix > /dev/null
+"#,
+    );
+}

@@ -7,9 +7,54 @@ use meso_cli::{Exit, Failure, LineIn, LineRead, Until, complain, io_text, json_t
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
+use tokio::time::{Duration, Instant, sleep_until};
 
 /// How many answers wait for the program to read them; beyond it no more of its calls are read.
 pub const RESULTS_MAX: usize = 256;
+
+/// The first pause before a program that failed is started again; pauses double up to [`AGAIN_MS_MAX`].
+const AGAIN_MS: u64 = 1_000;
+/// See [`AGAIN_MS`].
+const AGAIN_MS_MAX: u64 = 30_000;
+
+/// How often a program that failed may still be started again.
+pub struct Restarts {
+    left: u32,
+    pause_ms: u64,
+    at: Option<Instant>,
+}
+
+impl Restarts {
+    pub fn new(left: u32) -> Self {
+        Restarts { left, pause_ms: AGAIN_MS, at: None }
+    }
+
+    /// Whether one that fails now would be started again.
+    pub fn are_left(&self) -> bool {
+        self.left > 0
+    }
+
+    /// Takes one if the program failed and there is one left; says so.
+    pub fn take(&mut self, exit: Exit) -> bool {
+        if exit == Exit::DONE || self.left == 0 {
+            return false;
+        }
+        complain(&format!("the program ended with {}; it is started again in {} s ({} more times)", exit.code(), self.pause_ms / 1_000, self.left - 1));
+        self.left -= 1;
+        self.at = Some(Instant::now() + Duration::from_millis(self.pause_ms));
+        self.pause_ms = (self.pause_ms * 2).min(AGAIN_MS_MAX);
+        true
+    }
+
+    /// Waits until it is to be started again; for ever if it is not.
+    pub async fn due(&mut self) {
+        match self.at {
+            Some(at) => sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+        self.at = None;
+    }
+}
 
 /// What comes of the program.
 pub enum Told {
@@ -46,8 +91,9 @@ impl Program {
         self.pid
     }
 
-    /// Makes its calls, in the seat of a member of our session, until it ends.
-    pub async fn serve(mut self, leader: Leader, seat: Seat, to: mpsc::Sender<Told>) {
+    /// Makes its calls, in the seat of a member of our session, until it ends. With `may_fail` another one takes the seat
+    /// if it fails.
+    pub async fn serve(mut self, leader: Leader, seat: Seat, may_fail: bool, to: mpsc::Sender<Told>) {
         let told = match self.make_calls(&leader, &seat, &to).await {
             Err(failure) => Told::Over(failure),
             Ok(()) => match self.child.wait().await {
@@ -55,9 +101,12 @@ impl Program {
                 Err(error) => Told::Over(Failure::failed(format!("cannot wait for the program: {}", io_text(&error)))),
             },
         };
+        let goes_on = may_fail && matches!(&told, Told::Ended(exit) if *exit != Exit::DONE);
         // With its last word the work is done, and the session ends for all.
-        if let Err(failure) = seat.leave(&leader).await {
-            complain(failure.what());
+        if !goes_on {
+            if let Err(failure) = seat.leave(&leader).await {
+                complain(failure.what());
+            }
         }
         let _ = to.send(told).await;
     }

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::exec::{self, Program, RESULTS_MAX, Told};
+use crate::exec::{self, Program, RESULTS_MAX, Restarts, Told};
 use crate::jq::Jq;
 use crate::hearing::{hear_pushes, hear_statuses, snapshot};
 use crate::output::{Output, Sent};
@@ -58,6 +58,10 @@ struct Head {
     told_to: mpsc::Sender<Told>,
     /// Answers to the program's calls.
     results: VecDeque<String>,
+    /// The seat of the program, once it has one.
+    seat: Option<Seat>,
+    /// Another program takes the seat of one that fails.
+    may_fail: bool,
     /// What chooses among the lines.
     jq: Option<Jq>,
     /// The last line found no room.
@@ -84,7 +88,8 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
         None => None,
     };
     let updates = args.updates_fd.map(Output::of_fd).transpose()?;
-    let pid = program.as_ref().and_then(Program::pid);
+    let mut pid = program.as_ref().and_then(Program::pid);
+    let mut restarts = Restarts::new(args.restarts);
     let (told_to, mut told) = mpsc::channel(RESULTS_MAX);
     let bus = leader.bus().clone();
     let clock = Clock::default();
@@ -104,6 +109,8 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
         updates,
         updates_blocked: false,
         program,
+        seat: None,
+        may_fail: restarts.are_left(),
         told_to,
         results: VecDeque::new(),
         jq,
@@ -158,6 +165,12 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
             Some(event) = events.recv() => head.step(event).await?,
             Some(what) = told.recv(), if head.results.len() < RESULTS_MAX => match what {
                 Told::Result(line) => head.results.push_back(line),
+                Told::Ended(exit) if interrupted.is_none() && restarts.take(exit) => {
+                    pid = None;
+                    gone = true;
+                    head.results.clear();
+                    head.step(Event::Blocked).await?;
+                }
                 Told::Ended(exit) => {
                     ended = Some(exit);
                     leave_at.get_or_insert(Instant::now() + Duration::from_millis(LEAVE_MS));
@@ -168,6 +181,11 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
             () = head.output.room(), if head.blocked => {
                 head.blocked = false;
                 head.step(Event::Room).await?;
+            }
+            () = restarts.due() => {
+                head.may_fail = restarts.are_left();
+                pid = head.start_again().await?;
+                gone = false;
             }
             () = room_in(&head.updates), if head.updates_blocked => head.updates_blocked = false,
             () = sleep(wait) => head.step(Event::Tick { unread: head.output.unread() }).await?,
@@ -307,6 +325,15 @@ impl Head {
     /// Gives the program of `--exec` a seat in the session, once there is one.
     fn serve_program(&mut self) -> Result<(), Failure> {
         let Some(program) = self.program.take() else { return Ok(()) };
+        let seat = match &self.seat {
+            Some(seat) => seat.clone(),
+            None => self.take_seat()?,
+        };
+        tokio::task::spawn_local(program.serve(self.leader.clone(), seat, self.may_fail, self.told_to.clone()));
+        Ok(())
+    }
+
+    fn take_seat(&mut self) -> Result<Seat, Failure> {
         let (session, session_no) = self.machine.session();
         let seat = Seat {
             framework: self.machine.framework().clone(),
@@ -320,8 +347,21 @@ impl Head {
             let refusal = keeper.keep(&leader).await;
             complain(&refusal.message);
         });
-        tokio::task::spawn_local(program.serve(self.leader.clone(), seat, self.told_to.clone()));
-        Ok(())
+        self.seat = Some(seat.clone());
+        Ok(seat)
+    }
+
+    /// Starts the program of `--exec` anew, in the seat of the one that failed.
+    async fn start_again(&mut self) -> Result<Option<rustix::process::Pid>, Failure> {
+        let Some(command) = &self.args.exec else { return Ok(None) };
+        let (program, stdin) = Program::start(command)?;
+        let pid = program.pid();
+        self.output = Output::of_program(stdin)?;
+        self.program = Some(program);
+        self.blocked = false;
+        self.step(Event::NewReader).await?;
+        self.serve_program()?;
+        Ok(pid)
     }
 
     fn call(&self, no: u64, call: Call) {

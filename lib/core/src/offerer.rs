@@ -261,6 +261,7 @@ impl Offerer {
                 self.reader.is_full(now_ms);
             }
             Event::Room => self.reader.has_room(),
+            Event::NewReader => self.on_new_reader(now_ms, &mut out),
             Event::ReaderGone => self.on_reader_gone(&mut out),
             Event::Leave => self.leave(0, End::Done, &mut out),
         }
@@ -326,6 +327,22 @@ impl Offerer {
             Some(Given::Status(task)) => self.statuses.wrote(&task, self.reader.end()),
             Some(Given::Offer(id)) => self.held.wrote(&id, self.reader.end(), self.reader.idle_ms()),
             None => {}
+        }
+    }
+
+    /// The new one is told what one is told that resumes the framework: the tasks, and what nobody acknowledged. Offers are
+    /// made anew.
+    fn on_new_reader(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
+        self.given = None;
+        self.lines.clear();
+        self.reader = Reader::new(now_ms);
+        self.statuses.tell_again();
+        let mut back = self.held.take_waiting();
+        back.extend(self.held.take_written());
+        self.decline(back, Some(0), out);
+        self.recovered = true;
+        if self.subscribed {
+            self.greet(out);
         }
     }
 

@@ -51,6 +51,8 @@ pub enum Event {
     },
     /// There is room again.
     Room,
+    /// Somebody else reads our output from here on, who knows nothing of what was written.
+    NewReader,
     /// Nobody reads our output any more.
     ReaderGone,
     /// End the session, as whoever runs us says.

@@ -165,6 +165,17 @@ impl Offerer {
         }
     }
 
+    /// Begins what the reader is told of the framework, if it wants to know.
+    pub(super) fn greet(&mut self, out: &mut Vec<Effect>) {
+        if self.config.shows.tasks {
+            let session = SessionName::new(&self.config.session, self.session_no);
+            let hello = HelloLine { meso: "hello/1", framework: self.framework.clone(), session, name: self.config.name.clone(), recovered: self.recovered, heartbeat_ms: self.beat_ms };
+            self.push_line(Line::Hello(hello));
+            self.unsynced = true;
+            out.push(Effect::Snapshot);
+        }
+    }
+
     fn on_subscribed(&mut self, now_ms: u64, answer: Option<Answer>, out: &mut Vec<Effect>) {
         self.subscribing = false;
         match answer {
@@ -189,12 +200,8 @@ impl Offerer {
                     out.push(Effect::Framework(framework));
                 }
                 out.push(Effect::Registered { agents });
-                if is_new && self.config.shows.tasks {
-                    let session = SessionName::new(&self.config.session, self.session_no);
-                    let hello = HelloLine { meso: "hello/1", framework: self.framework.clone(), session, name: self.config.name.clone(), recovered: self.recovered, heartbeat_ms: self.beat_ms };
-                    self.push_line(Line::Hello(hello));
-                    self.unsynced = true;
-                    out.push(Effect::Snapshot);
+                if is_new {
+                    self.greet(out);
                 }
                 if self.config.shows.updates && !self.following {
                     self.following = true;

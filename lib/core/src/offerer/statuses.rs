@@ -152,6 +152,19 @@ impl Statuses {
         }
     }
 
+    /// Whatever was written and not acknowledged is to be written again, for a reader that has seen none of it.
+    pub fn tell_again(&mut self) {
+        self.unread.clear();
+        self.again.clear();
+        for (task, known) in &mut self.tasks {
+            let Some(first) = known.pending.front_mut() else { continue };
+            if first.end.take().is_some() | first.due_ms.take().is_some() {
+                first.wait_ms = AGAIN_MS;
+                self.ready.push_back(task.clone());
+            }
+        }
+    }
+
     /// Somebody acknowledged a status; nothing happens if it is none that waits.
     pub fn acked(&mut self, ack: &AckId) {
         while self.tasks.get(&ack.task).and_then(|known| known.pending.front()).is_some_and(|first| first.written > 0 && first.update.seq <= ack.seq) {

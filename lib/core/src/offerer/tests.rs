@@ -596,6 +596,30 @@ fn suppressed_and_revived() {
     assert_eq!(rig.wants(), Some(true));
 }
 
+/// Shows that another reader is told what one is told that resumes the framework: the tasks, and the statuses that nobody
+/// acknowledged; and that it is offered anew what the one before it held.
+#[test]
+fn another_reader() {
+    let mut rig = Rig::begun(Config { manual_acks: true, ..config() });
+    rig.offer([1, 2]);
+    rig.step(Event::Status { update: Box::new(update("t1", 1, TaskState::Running)), stream_seq: 8 });
+    rig.step(Event::Status { update: Box::new(update("t1", 2, TaskState::Failed)), stream_seq: 9 });
+    assert_eq!(states(&rig.take_lines(Some(0))), [("t1".to_owned(), 1, false)]);
+    rig.effects.clear();
+    rig.step(Event::NewReader);
+    rig.unread = 0;
+    assert_eq!((rig.declined(), rig.machine.held()), (vec![(id(1), false), (id(2), false)], 0));
+    assert_eq!(rig.effects, [Effect::Snapshot]);
+    rig.step(Event::Snapshot(Vec::new()));
+    let lines = rig.take_lines(Some(0));
+    assert!(matches!(&lines[..2], [Line::Hello(hello), Line::Synced(_)] if hello.recovered), "{lines:?}");
+    assert_eq!(states(&lines), [("t1".to_owned(), 1, true)]);
+    rig.step(Event::Push(Push::Acked { acks: vec![AckId { framework: FrameworkId::parse("fw_1").expect("an id"), task: TaskId::parse("t1").expect("an id"), seq: 1 }] }));
+    assert_eq!(states(&rig.take_lines(Some(0))), [("t1".to_owned(), 2, false)]);
+    rig.offer([3]);
+    assert_eq!(ids(&rig.take_lines(Some(0))), ["offer_3"]);
+}
+
 /// Shows that a heartbeat is told when the leader answered, with the time at which it is written, and never without an answer.
 #[test]
 fn heartbeats() {
