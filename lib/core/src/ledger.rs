@@ -350,6 +350,11 @@ impl Ledger {
         held
     }
 
+    /// How many agents there are.
+    pub fn agents_count(&self) -> usize {
+        self.accounts.count()
+    }
+
     /// How many agents may be offered from and have something free.
     pub fn ready_count(&self) -> usize {
         self.accounts.ready_count()

@@ -84,6 +84,10 @@ impl Accounts {
         self.index.iter().filter_map(|(agent, place)| Some((agent, &self.slot(*place)?.account)))
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.index.len()
+    }
+
     /// How many are open and have something free.
     pub(super) fn ready_count(&self) -> usize {
         self.ready.len()

@@ -186,7 +186,9 @@ impl Lead {
             entry.ahead.clear();
             entry.seen = status_seq;
         }
-        if was != Some((AgentState::Active, hello.generation, hello.host.clone())) {
+        // One that comes back to a new leader is mostly what its document says.
+        let is_registered = |(state, generation, host): &(AgentState, u64, String)| *state != AgentState::Unreachable && *generation == hello.generation && *host == hello.host;
+        if !was.as_ref().is_some_and(is_registered) {
             self.register_agent(&agent);
         }
         self.take_books(&agent, hello.total, reported, status_seq);

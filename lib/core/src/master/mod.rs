@@ -369,6 +369,8 @@ pub struct Lead {
     /// How many live tasks may be ended at once.
     revocable_tasks: usize,
     agents: BTreeMap<AgentId, AgentEntry>,
+    /// The documents of the registry that hold agents, so that one who joins costs its own document and not a look at all.
+    shards: BTreeMap<String, BTreeMap<AgentId, AgentDoc>>,
     /// Agents that were told this epoch by this leader: who obeys it without having been told obeys another leader's.
     fenced: BTreeSet<AgentId>,
     frameworks: BTreeMap<FrameworkId, Framework>,
@@ -491,6 +493,7 @@ impl Lead {
             kept: BTreeMap::new(),
             revocable_tasks: 0,
             agents: BTreeMap::new(),
+            shards: BTreeMap::new(),
             fenced: BTreeSet::new(),
             frameworks: BTreeMap::new(),
             names: BTreeMap::new(),

@@ -70,6 +70,7 @@ impl Lead {
                 self.note_absent();
             } else if key.starts_with("agents.") {
                 for (agent, doc) in serde_json::from_str::<BTreeMap<AgentId, AgentDoc>>(text).unwrap_or_default() {
+                    self.shards.entry(shard(&agent)).or_default().insert(agent.clone(), doc.clone());
                     self.agents.insert(agent.clone(), AgentEntry::recovered(doc, self.now_ms));
                     self.watch(&agent);
                 }
@@ -79,14 +80,12 @@ impl Lead {
 
     /// Writes the document that holds the agent.
     pub(super) fn register_agent(&mut self, agent: &AgentId) {
+        let Some(entry) = self.agents.get(agent) else { return };
+        let stands = AgentDoc { host: entry.host.clone(), generation: entry.generation, unreachable: entry.state == AgentState::Unreachable };
         let key = shard(agent);
-        let docs: BTreeMap<&AgentId, AgentDoc> = self
-            .agents
-            .iter()
-            .filter(|(id, _)| shard(id) == key)
-            .map(|(id, entry)| (id, AgentDoc { host: entry.host.clone(), generation: entry.generation, unreachable: entry.state == AgentState::Unreachable }))
-            .collect();
-        let doc = serde_json::to_string(&docs).expect("a map of plain texts and numbers is JSON");
+        let docs = self.shards.entry(key.clone()).or_default();
+        docs.insert(agent.clone(), stands);
+        let doc = serde_json::to_string(docs).expect("a map of plain texts and numbers is JSON");
         self.out.push(Effect::Registry { key, doc });
     }
 
@@ -102,5 +101,41 @@ impl Lead {
             .collect();
         let doc = serde_json::to_string(&docs).expect("a list of plain texts and numbers is JSON");
         self.out.push(Effect::Registry { key: FRAMEWORKS.to_owned(), doc });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::MasterId;
+    use crate::master::testcluster::{Cluster, EPOCH, agent};
+    use crate::master::{Config, Event, Master};
+
+    fn registered(registry: &BTreeMap<String, String>) -> Vec<AgentId> {
+        let mut all: Vec<AgentId> = registry.values().flat_map(|text| serde_json::from_str::<BTreeMap<AgentId, AgentDoc>>(text).expect("a document").into_keys()).collect();
+        all.sort();
+        all
+    }
+
+    /// Shows that each agent stands in one document, that who comes back to a new leader as it is known has nothing
+    /// written, and that whoever is written later does not drive out the others.
+    #[test]
+    fn documents() {
+        const AGENTS: u64 = 300;
+        let mut cluster = Cluster::new();
+        (0..AGENTS).for_each(|number| cluster.join(number, "cpus=1"));
+        let mut all: Vec<AgentId> = (0..AGENTS).map(agent).collect();
+        all.sort();
+        assert_eq!(registered(&cluster.registry), all);
+        assert!(cluster.registry.len() > SHARDS as usize / 2);
+
+        let mut next = Cluster::new();
+        next.master = Master::new(Config::new(MasterId::parse("m2").expect("an id"), "host".to_owned(), "1".to_owned()));
+        next.step(Event::Lead { epoch: EPOCH, seed: [3, 4], registry: cluster.registry.clone() });
+        (0..AGENTS).for_each(|number| next.join(number, "cpus=1"));
+        assert_eq!(next.registry, BTreeMap::new());
+        (AGENTS..2 * AGENTS).for_each(|number| next.join(number, "cpus=1"));
+        cluster.registry.extend(next.registry);
+        assert_eq!(registered(&cluster.registry).len() as u64, 2 * AGENTS);
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::id::{FrameworkId, Name, Nonce, Principal, TaskId};
 use crate::master::frameworks::{Framework, parse_condition, refused};
-use crate::master::{AgentState, FRAMEWORKS_MAX, Lead, Timer};
+use crate::master::{FRAMEWORKS_MAX, Lead, Timer};
 use crate::wire::call::{Answer, Push, Subscribe};
 use crate::wire::{PROTOCOL, RefusalCode};
 
@@ -169,7 +169,8 @@ impl Lead {
             self.fresh_frameworks.insert(framework.clone());
         }
         self.arm_session(&framework);
-        let agents = self.agents.values().filter(|agent| agent.state == AgentState::Active).count();
+        // Those that registered and are heard of have an account.
+        let agents = self.ledger.agents_count();
         if !call.claims.is_empty() {
             self.claim(&framework, call.claims);
         }

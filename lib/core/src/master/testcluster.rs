@@ -32,6 +32,8 @@ pub(crate) struct Cluster {
     pub(crate) inverses: Vec<(FrameworkId, Vec<TaskId>, u64)>,
     /// Kinds of what happened.
     pub(crate) happened: Vec<String>,
+    /// What was registered.
+    pub(crate) registry: BTreeMap<String, String>,
     agents: BTreeMap<AgentId, (Nonce, u64, Option<Resources>)>,
     frameworks: BTreeSet<u64>,
     next: u64,
@@ -72,6 +74,7 @@ impl Cluster {
             dies_at_once: true,
             inverses: Vec::new(),
             happened: Vec::new(),
+            registry: BTreeMap::new(),
             agents: BTreeMap::new(),
             frameworks: BTreeSet::new(),
             next: 0,
@@ -102,6 +105,7 @@ impl Cluster {
                     }
                     Order::Hello => {}
                 },
+                Effect::Registry { key, doc } => drop(self.registry.insert(key.clone(), doc.clone())),
                 Effect::Tell(happening) => self.happened.push(happening.kind.clone()),
                 _ => {}
             }
