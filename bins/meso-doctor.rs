@@ -23,6 +23,9 @@ use meso_core::duration::parse_duration;
 
 use finding::Report;
 
+/// meso-master takes no less, milliseconds.
+const BEAT_MS_MIN: u64 = 100;
+
 /// Look whether this machine and the cluster are well, and say what mends what is not
 ///
 /// One line for each check: ok, warn or FAIL, its name, what was seen. Below what is not well stands the next step. What cannot be looked at, because the bus or a leader is not there, is skipped.
@@ -31,7 +34,7 @@ use finding::Report;
 #[command(after_help = "Examples:\n  meso-doctor\n  meso-doctor --local && meso-agent\n  meso-doctor --json | jq -r 'select(.state == \"fail\") | .try'")]
 struct Args {
     /// Look at this machine only
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["agent_beat", "nats", "creds", "context", "cluster", "principal"])]
     local: bool,
     /// Print findings as JSON lines
     #[arg(long)]
@@ -44,10 +47,15 @@ struct Args {
     /// How often agents say that they live, as for meso-master
     ///
     /// One that is silent for more than two of these is told.
-    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_beat)]
     agent_beat: u64,
     #[command(flatten)]
     bus: BusArgs,
+}
+
+fn parse_beat(text: &str) -> Result<u64, String> {
+    let beat_ms = parse_duration(text).map_err(|error| error.to_string())?;
+    if beat_ms < BEAT_MS_MIN { Err(format!("a beat takes {BEAT_MS_MIN} ms at least")) } else { Ok(beat_ms) }
 }
 
 fn main() -> ExitCode {

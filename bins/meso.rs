@@ -35,7 +35,7 @@ const TOOLS: [(&str, &str); 18] = [
     ("reserve", "dynamic reservations"),
     ("volume", "persistent volumes"),
     ("drain", "takes an agent out of service, and back"),
-    ("doctor", "checks this machine and the cluster"),
+    ("doctor", "says what is not well on this machine and in the cluster"),
     ("master", "the leader or a standby: keeps the books, makes offers"),
     ("agent", "one per machine: runs and supervises tasks"),
 ];

@@ -16,6 +16,7 @@ fn run(tool: &str, args: &[&str]) -> Output {
         "meso-ps" => env!("CARGO_BIN_EXE_meso-ps"),
         "meso-role" => env!("CARGO_BIN_EXE_meso-role"),
         "meso-explain" => env!("CARGO_BIN_EXE_meso-explain"),
+        "meso-doctor" => env!("CARGO_BIN_EXE_meso-doctor"),
         "meso-kill" => env!("CARGO_BIN_EXE_meso-kill"),
         "meso-wait" => env!("CARGO_BIN_EXE_meso-wait"),
         "meso-logs" => env!("CARGO_BIN_EXE_meso-logs"),
@@ -158,6 +159,14 @@ fn wrong_use() {
         ("meso-explain", &["-R", "cpus=1", "--role", "a/../b"], 2, "--role: \"a/../b\" is not a role"),
         ("meso-explain", &["-R", "cpus=1", "--on", "\u{1b}[2J"], 2, "--on: that is no agent's id or host name"),
         ("meso-explain", &["-R", "cpus=1", "-o", "table"], 2, "invalid value 'table'"),
+        ("meso-doctor", &["bus"], 2, "unexpected argument 'bus'"),
+        ("meso-doctor", &["-o", "json"], 2, "unexpected argument '-o'"),
+        ("meso-doctor", &["--agent-beat", "soon"], 2, "invalid value 'soon' for '--agent-beat <TIME>'"),
+        ("meso-doctor", &["--agent-beat", "0"], 2, "invalid value '0' for '--agent-beat <TIME>'"),
+        ("meso-doctor", &["--agent-beat=-1"], 2, "invalid value '-1'"),
+        ("meso-doctor", &["--nats", "http://x"], 2, "the bus address \"http://x\""),
+        ("meso-doctor", &["--cluster", "a.b"], 2, "--cluster: \"a.b\" is not a name"),
+        ("meso-doctor", &["--local", "--cluster", "a.b"], 2, "cannot be used with"),
         ("meso-kill", &[], 2, "the following required arguments were not provided"),
         ("meso-kill", &["a.b"], 2, "invalid value 'a.b' for '[TASK]...': \"a.b\" is neither an id nor a name"),
         ("meso-kill", &["good", ""], 2, ""),
@@ -307,7 +316,7 @@ fn allocate_is_a_filter() {
 /// Shows that help, version, man page and completions need neither bus nor environment.
 #[test]
 fn help_needs_nothing() {
-    for tool in ["meso", "meso-allocate", "meso-offer", "meso-ps", "meso-role", "meso-kill", "meso-wait", "meso-logs", "meso-events"] {
+    for tool in ["meso", "meso-allocate", "meso-offer", "meso-ps", "meso-role", "meso-doctor", "meso-kill", "meso-wait", "meso-logs", "meso-events"] {
         for args in [&["--help"][..], &["-h"], &["--version"], &["--generate", "man"], &["--generate", "bash"], &["--generate", "zsh"], &["--generate", "fish"]] {
             let output = run(tool, args);
             assert_eq!(output.status.code(), Some(0), "{tool} {args:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -125,7 +125,7 @@ fn words() {
 #[test]
 fn client_tools_are_small() {
     const BYTES_MAX: u64 = 6_000_000;
-    let tools = [env!("CARGO_BIN_EXE_meso-launch"), env!("CARGO_BIN_EXE_meso-offer"), env!("CARGO_BIN_EXE_meso-kill"), env!("CARGO_BIN_EXE_meso-ps"), env!("CARGO_BIN_EXE_meso-role"), env!("CARGO_BIN_EXE_meso-explain"), env!("CARGO_BIN_EXE_meso-logs"), env!("CARGO_BIN_EXE_meso-wait"), env!("CARGO_BIN_EXE_meso-events")];
+    let tools = [env!("CARGO_BIN_EXE_meso-launch"), env!("CARGO_BIN_EXE_meso-offer"), env!("CARGO_BIN_EXE_meso-kill"), env!("CARGO_BIN_EXE_meso-ps"), env!("CARGO_BIN_EXE_meso-role"), env!("CARGO_BIN_EXE_meso-explain"), env!("CARGO_BIN_EXE_meso-doctor"), env!("CARGO_BIN_EXE_meso-logs"), env!("CARGO_BIN_EXE_meso-wait"), env!("CARGO_BIN_EXE_meso-events")];
     for tool in tools {
         let bytes = std::fs::metadata(tool).expect("it was built").len();
         assert!(bytes <= BYTES_MAX, "{tool} has {bytes} bytes");

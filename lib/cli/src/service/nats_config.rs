@@ -3,6 +3,8 @@ use std::path::Path;
 
 /// The oldest version that can be told to sync what it stores before it says it has it.
 const SYNCS_FROM: (u64, u64, u64) = (2, 10, 0);
+/// What every server of a bus is told: the same that we recommend for one that an operator runs.
+const LIMITS: &str = include_str!("../../../../examples/nats-server/limits.conf");
 
 /// The configuration of a bus on this machine.
 #[derive(Clone, Debug)]
@@ -35,13 +37,8 @@ impl NatsConfig<'_> {
             "# Written by meso-up at each start\n\
              server_name: meso-bus\n\
              listen: \"127.0.0.1:{port}\"\n\
-             max_payload: 1MB\n\
-             max_pending: 64MB\n\
-             write_deadline: \"10s\"\n\
-             ping_interval: \"20s\"\n\
-             ping_max: 2\n\
-             max_connections: 65536\n\
              {access}\
+             {LIMITS}\
              jetstream {{\n  \
                store_dir: {}\n  \
                max_file_store: 10GB\n  \
@@ -85,5 +82,41 @@ mod tests {
         assert!(text((2, 12, 0), true).contains("sync_interval: always"));
         assert!(!text((2, 12, 0), false).contains("sync_interval"));
         assert!(!text((2, 9, 10), true).contains("sync_interval"));
+    }
+
+    /// Shows that the store of the recommended configurations is like ours, and synced, and that they take in what all servers are told.
+    #[test]
+    fn the_recommended_ones_agree() {
+        let ours = NatsConfig { port: None, store: Path::new("/var/lib/meso/bus"), version: (2, 12, 0), is_kept: true, token: None }.text();
+        let settings = |text: &str, of: &str| -> Vec<String> {
+            let inside = text.lines().map(str::trim).skip_while(|line| !line.starts_with(of)).skip(1).take_while(|line| *line != "}");
+            inside.filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+        };
+        let stored = settings(&ours, "jetstream {");
+        assert!(stored.len() == 4 && stored.iter().any(|line| line == "sync_interval: always"), "{stored:?}");
+        for recommended in [include_str!("../../../../examples/nats-server/one.conf"), include_str!("../../../../examples/nats-server/three.conf")] {
+            assert_eq!(settings(recommended, "jetstream {"), stored);
+            assert!(recommended.lines().any(|line| line == "include limits.conf"));
+        }
+    }
+
+    /// Shows that each server that is here takes the recommended configurations, an old one without the line that it does not know.
+    #[test]
+    fn servers_understand_the_recommended_ones() {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/nats-server");
+        let newer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/nats-server-2.15.1/bin/nats-server");
+        for server in meso_bus::testserver::find_server().into_iter().chain(newer.exists().then_some(newer)) {
+            let version = meso_bus::testserver::version_of(&server).expect("it says its version");
+            let folder = tempfile::tempdir().expect("a folder can be made");
+            for entry in fs::read_dir(&examples).expect("it is ours").flatten().filter(|entry| entry.path().extension().is_some_and(|end| end == "conf")) {
+                let text = fs::read_to_string(entry.path()).expect("it is text");
+                let known: String = text.lines().filter(|line| version >= SYNCS_FROM || !line.contains("sync_interval")).map(|line| format!("{line}\n")).collect();
+                fs::write(folder.path().join(entry.file_name()), known).expect("it is ours");
+            }
+            for file in ["one.conf", "three-1.conf", "three-2.conf", "three-3.conf"] {
+                let checked = Command::new(&server).arg("-t").arg("-c").arg(folder.path().join(file)).env("MESO_BUS_TOKEN", "t0ken").output().expect("it can be started");
+                assert!(checked.status.success(), "{file} on {version:?}: {}", String::from_utf8_lossy(&checked.stderr));
+            }
+        }
     }
 }
