@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use super::fair::{Standing, of_nodes};
 use super::pass::amount_of_request;
 use super::share::Tally;
-use super::tree::{Tree, amount_of};
+use super::tree::{ROOT, Tree, amount_of};
 use super::{AgentView, CPUS_MIN, Place, Snapshot};
 use crate::id::{AgentId, OfferId, TaskId};
 use crate::resources::{Request, Resources};
@@ -116,7 +116,7 @@ impl Search<'_, '_> {
         }
         let mut gone = Gone { room: place.free.clone(), taken: Vec::new(), less: BTreeMap::new() };
         for tenant in tenants.iter().filter(|tenant| tenant.ending) {
-            gone.frees(tenant.resources);
+            self.let_go(tenant, &mut gone);
         }
         let mut order: Vec<&Tenant<'_>> = tenants.iter().filter(|tenant| !tenant.ending).collect();
         order.sort_by_key(|tenant| (self.class(tenant), std::cmp::Reverse(self.excess(tenant.framework)), std::cmp::Reverse(tenant.age), tenant.kind));
@@ -131,9 +131,18 @@ impl Search<'_, '_> {
         let missing_ppm = self.missing(&gone.room);
         if missing_ppm == 0 {
             self.spare_the_needless(&mut gone);
+            let comes = tenants.iter().any(|tenant| tenant.ending) || !gone.taken.is_empty();
+            // What is there already is withheld for a reason, and so would be what others give up for it.
+            if !comes || !self.is_within_quota(&gone) {
+                return None;
+            }
         } else {
             // It cannot be had by force: what ends by itself has to be waited for, and nobody is hurt for nothing.
             gone.taken.clear();
+            gone.less.clear();
+            if !self.is_below_limits(&gone) {
+                return None;
+            }
         }
         // What is free is in conditions too: as it would be then, or as it could be at best.
         let resources = if missing_ppm == 0 { &gone.room } else { place.total };
@@ -154,6 +163,29 @@ impl Search<'_, '_> {
             share_ppm += tally.share(&self.tree.total, 1000).ppm();
         }
         Some((Cost { missing_ppm, tasks: plan.tasks.len(), revocable: plan.revocable.len(), share_ppm, agent: place.agent }, plan))
+    }
+
+    /// Whether limits, and what is kept back for others, would let the starving have a task once those have gone.
+    fn is_within_quota(&self, gone: &Gone<'_>) -> bool {
+        let leaf = self.tree.leaves[self.starving];
+        let leaves_what_is_promised = self.tree.kinds.iter().enumerate().all(|(place, kind)| {
+            let amount = amount_of_request(&self.request, kind);
+            let free = i128::from(self.tree.free_of(place)) + i128::from(gone.amount(ROOT, kind));
+            // As the pass itself counts: no less than before may be free for what is promised.
+            let short = |given: u64| i128::from(self.tree.kept_back_after(leaf, place, given)) - (free - i128::from(given));
+            amount == 0 || short(amount) <= short(0).max(0)
+        });
+        leaves_what_is_promised && self.is_below_limits(gone)
+    }
+
+    fn is_below_limits(&self, gone: &Gone<'_>) -> bool {
+        std::iter::successors(Some(self.tree.leaves[self.starving]), |&at| self.tree.nodes[at].parent).all(|node| {
+            let one = &self.tree.nodes[node];
+            one.limit.iter().all(|(kind, limit)| {
+                let amount = amount_of_request(&self.request, kind);
+                amount == 0 || one.held.get(kind).saturating_sub(gone.amount(node, kind)).saturating_add(amount) <= *limit
+            })
+        })
     }
 
     /// In which order tenants go: what harms nobody first.
@@ -245,8 +277,12 @@ impl Search<'_, '_> {
     }
 
     fn take<'t>(&self, tenant: &'t Tenant<'t>, gone: &mut Gone<'t>) {
-        gone.frees(tenant.resources);
+        self.let_go(tenant, gone);
         gone.taken.push(tenant);
+    }
+
+    fn let_go(&self, tenant: &Tenant<'_>, gone: &mut Gone<'_>) {
+        gone.frees(tenant.resources);
         for node in std::iter::successors(Some(self.tree.leaves[tenant.framework]), |&at| self.tree.nodes[at].parent) {
             let less = gone.less.entry(node).or_default();
             *less = less.checked_add(&without_ports(tenant.resources)).unwrap_or_default();
@@ -259,7 +295,11 @@ impl Search<'_, '_> {
             let Some(room) = gone.room.checked_sub(gone.taken[place].resources) else { continue };
             if self.request.fits(&room) {
                 gone.room = room;
-                gone.taken.remove(place);
+                let tenant = gone.taken.remove(place);
+                for node in std::iter::successors(Some(self.tree.leaves[tenant.framework]), |&at| self.tree.nodes[at].parent) {
+                    let less = gone.less.entry(node).or_default();
+                    *less = less.checked_sub(&without_ports(tenant.resources)).unwrap_or_default();
+                }
             }
         }
     }
@@ -305,6 +345,11 @@ struct Gone<'t> {
 }
 
 impl Gone<'_> {
+    /// How much less of a kind a node would hold.
+    fn amount(&self, node: usize, kind: &str) -> u64 {
+        self.less.get(&node).map_or(0, |less| amount_of(less, kind))
+    }
+
     fn frees(&mut self, resources: &Resources) {
         if let Some(room) = self.room.checked_add(resources) {
             self.room = room;

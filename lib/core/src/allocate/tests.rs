@@ -260,7 +260,11 @@ fn some_world() -> impl Strategy<Value = World> {
         for (number, (demand, role, used, weight, priority, refused, state)) in frameworks.into_iter().enumerate() {
             let demand = demand.map_or(String::new(), |((cpus, mem, ports, named), count)| format!(" demand=cpus={cpus},mem={},ports={ports}{named} count={count}", mem * 20));
             let refused: String = refused.into_iter().map(|(agent, cpus)| format!(" refused=a{agent}:cpus={cpus},mem=40,ports=[1-5]")).collect();
-            let suppressed = if state == 0 { " suppressed" } else { "" };
+            let suppressed = match state {
+                0 => " suppressed",
+                1 => " limit=cpus=3",
+                _ => "",
+            };
             world.read(&format!("framework f{number} role={} used=cpus={used} weight={weight} priority={priority}{demand}{refused}{suppressed}", roles[role]));
         }
         world
@@ -309,6 +313,12 @@ proptest! {
             let (before, after) = (held(&world, &[], &policy.role, "cpus"), held(&world, &grants, &policy.role, "cpus"));
             prop_assert!(after <= limit.max(before), "{} holds {after} of {limit}", policy.role);
         }
+        for framework in &world.frameworks {
+            let Some(limit) = framework.limit.as_ref().map(|limit| share::thousandths(limit["cpus"])) else { continue };
+            let before = share::thousandths(framework.used.get("cpus"));
+            let given: u64 = grants.iter().filter(|grant| grant.framework == framework.id).map(|grant| share::thousandths(grant.resources.cpus)).sum();
+            prop_assert!(before + given <= limit.max(before), "{} holds {} of {limit}", framework.id, before + given);
+        }
     }
 
     /// Shows that what is guaranteed to others is never given away: what is free in the end covers what
@@ -338,6 +348,7 @@ proptest! {
         for framework in &mut world.frameworks {
             framework.role = Role::default();
             framework.priority = 0;
+            framework.limit = None;
             framework.refused = Refused::default();
         }
         let whole = world.shown(|snapshot| share::Tally::of(&snapshot.total));

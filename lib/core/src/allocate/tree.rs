@@ -222,8 +222,13 @@ impl Tree {
         fits
     }
 
+    /// What is free in the cluster of a kind in which anybody has a guarantee.
+    pub(super) fn free_of(&self, place: usize) -> u64 {
+        self.free[place]
+    }
+
     /// What the whole tree asks to be kept back of a kind once the leaf holds `given` more.
-    fn kept_back_after(&self, leaf: usize, place: usize, given: u64) -> u64 {
+    pub(super) fn kept_back_after(&self, leaf: usize, place: usize, given: u64) -> u64 {
         let kind = &self.kinds[place];
         let (mut was, mut will_be) = (0, 0);
         let mut at = Some(leaf);

@@ -105,6 +105,30 @@ fn nobody_is_revoked_unfairly() {
     assert!(cluster.killed.is_empty(), "with six of eight it would be the next victim itself");
 }
 
+/// Shows that nobody makes room, and no agent is kept, for who would not be given it: who is at its limit, and who wants
+/// what is promised to another.
+#[test]
+fn room_is_made_for_who_may_use_it() {
+    let (mut cluster, tasks) = full();
+    let limit = Change { limit: Some([("cpus".to_owned(), crate::resources::Milli::units(1))].into()), ..Change::default() };
+    let operation = Operation::SetRole { subject: Subject::parse("small").expect("a role"), change: limit, force: false, dry_run: false };
+    assert!(matches!(cluster.operate(operation), Outcome::Done { .. }));
+    cluster.subscribe(2, "small");
+    cluster.demand(2, "cpus=2", 1);
+    cluster.wait(100_000);
+    assert!(cluster.killed.is_empty(), "it is at its limit");
+    guarantee(&mut cluster, "vip", "cpus=2");
+    cluster.subscribe(3, "other");
+    cluster.demand(3, "cpus=1", 1);
+    cluster.wait(100_000);
+    assert!(cluster.killed.is_empty(), "what would come free is promised to another");
+    cluster.end(&tasks[0], TaskState::Finished);
+    cluster.end(&tasks[1], TaskState::Finished);
+    cluster.end(&tasks[2], TaskState::Finished);
+    cluster.wait(1_000);
+    assert_eq!(cluster.accept(3, "cpus=1", 1).len(), 1, "and what is more than that is given without");
+}
+
 /// Shows that shares become even and stay so: two that want all there is end at half each, and nothing goes back and forth.
 #[test]
 fn it_ends_at_even_shares() {
