@@ -140,8 +140,9 @@ pub struct Snapshot<'a> {
     pub free: Quantities,
     /// The agents that may be given from and have something free.
     pub agents: &'a dyn Agents,
-    /// Only these of them are looked at, by place and in rising order; all if there is no list.
-    pub only: Option<Vec<usize>>,
+    /// Those that changed, by place and in rising order: whoever's wish is not new is shown only these. Without a list
+    /// everybody is shown all.
+    pub changed: Option<Vec<usize>>,
     /// The roles that somebody gave a policy; others have weight 1 and nothing else.
     pub roles: Vec<RoleView<'a>>,
     /// All frameworks that want or hold something, or are guaranteed something.
@@ -203,6 +204,8 @@ pub struct FrameworkView<'a> {
     pub open: u32,
     /// It wants nothing now; what it holds still counts for its role.
     pub suppressed: bool,
+    /// Its wish is new: it is shown every agent.
+    pub is_new: bool,
 }
 
 /// A demand: so many tasks of one shape.
@@ -248,7 +251,7 @@ impl<'a> Snapshot<'a> {
             total.add(view.place.total)?;
             free.add(view.place.free)?;
         }
-        Some(Snapshot { rule, total, free, agents, only: None, roles, frameworks, revocable: false, seed })
+        Some(Snapshot { rule, total, free, agents, changed: None, roles, frameworks, revocable: false, seed })
     }
 }
 

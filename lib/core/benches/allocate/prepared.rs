@@ -189,6 +189,7 @@ impl Prepared {
             refused: self.refused.get(at),
             open: u32::MAX,
             suppressed: false,
+            is_new: true,
         }
     }
 }

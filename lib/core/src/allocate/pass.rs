@@ -55,6 +55,8 @@ struct Shape<'a> {
     /// Whose condition it is, as it may speak of the role.
     role: Option<&'a Role>,
     on: Option<&'a str>,
+    /// Whether it is shown those agents only that changed.
+    sees_changed: bool,
     /// How many agents of the order were looked at.
     looked: usize,
     /// Of these the ones that may fit still, the next one first. One that does not fit is dropped: within a pass
@@ -116,13 +118,14 @@ impl<'s, 'a> Pass<'s, 'a> {
             let request = view.demand.map(|demand| demand.request);
             let alike = known.entry(request.map(|request| [request.cpus, request.mem, request.disk, request.gpus])).or_default();
             let role = view.condition.map(|_| view.role);
+            let sees_changed = !view.is_new && self.snapshot.changed.is_some();
             let same = |&&shape: &&usize| {
                 let shape: &Shape<'_> = &self.shapes[shape];
-                shape.request == request && shape.condition == view.condition && shape.role == role && shape.on == view.on
+                shape.request == request && shape.condition == view.condition && shape.role == role && shape.on == view.on && shape.sees_changed == sees_changed
             };
             let shape = alike.iter().find(same).copied().unwrap_or_else(|| {
                 alike.push(self.shapes.len());
-                self.shapes.push(Shape { request, condition: view.condition, role, on: view.on, looked: 0, again: VecDeque::new() });
+                self.shapes.push(Shape { request, condition: view.condition, role, on: view.on, sees_changed, looked: 0, again: VecDeque::new() });
                 self.shapes.len() - 1
             });
             let tasks_left = view.demand.map_or(0, |demand| demand.count);
@@ -183,9 +186,8 @@ impl<'s, 'a> Pass<'s, 'a> {
     /// The next agent with room for one more task, or of which something is left, and what of it that takes.
     fn find(&mut self, leaf: usize, framework: usize, request: Option<&Request>) -> Option<(usize, Resources)> {
         let shape = self.seekers[framework].shape;
-        let all = self.places();
         let (mut put_off, mut found) = (Vec::new(), None);
-        while let Some(agent) = self.next_place(shape, all) {
+        while let Some(agent) = self.next_place(shape) {
             match self.look(leaf, framework, agent, request) {
                 Look::Never => {}
                 Look::NotNow => put_off.push(agent),
@@ -207,21 +209,18 @@ impl<'s, 'a> Pass<'s, 'a> {
         found
     }
 
-    /// How many agents the order has.
-    fn places(&self) -> usize {
-        self.snapshot.only.as_ref().map_or(self.snapshot.agents.count(), Vec::len)
-    }
-
     /// The next agent for a shape: first in the order, from the seed on, then those that may be used again.
-    fn next_place(&mut self, shape: usize, all: usize) -> Option<usize> {
+    fn next_place(&mut self, shape: usize) -> Option<usize> {
         let shape = &mut self.shapes[shape];
+        let only = self.snapshot.changed.as_ref().filter(|_| shape.sees_changed);
+        let all = only.map_or(self.snapshot.agents.count(), Vec::len);
         if shape.looked == all {
             return shape.again.pop_front();
         }
         let start = self.snapshot.seed.checked_rem(all as u64).unwrap_or_default() as usize;
         let at = (start + shape.looked) % all;
         shape.looked += 1;
-        Some(self.snapshot.only.as_ref().map_or(at, |only| only[at]))
+        Some(only.map_or(at, |only| only[at]))
     }
 
     fn look(&mut self, leaf: usize, framework: usize, agent: usize, request: Option<&Request>) -> Look {

@@ -90,6 +90,7 @@ impl World {
             on: framework.on.as_deref(),
             refused: Some(&framework.refused),
             suppressed: framework.suppressed,
+            is_new: true,
         });
         let mut snapshot = Snapshot::of(&self.rule, &agents, roles.collect(), frameworks.collect(), self.seed).expect("small agents");
         snapshot.total = self.total.as_ref().map_or(total, Quantities::of);

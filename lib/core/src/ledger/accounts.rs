@@ -15,8 +15,13 @@ pub(super) struct Accounts {
     /// Empty slots.
     spare: Vec<u32>,
     index: BTreeMap<AgentId, u32>,
-    ready: Vec<u32>,
+    /// In pieces, so that coming and going moves one of them only; none is empty.
+    ready: Vec<Vec<u32>>,
+    ready_count: usize,
 }
+
+/// The longest piece of the list of the ready; a longer one is halved.
+const PIECE_MAX: usize = 512;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Slot {
@@ -90,18 +95,27 @@ impl Accounts {
 
     /// How many are open and have something free.
     pub(super) fn ready_count(&self) -> usize {
-        self.ready.len()
+        self.ready_count
     }
 
     /// One of these, by its place in the order of their ids.
     pub(super) fn ready_at(&self, place: usize) -> (&AgentId, &Account) {
-        let slot = self.slot(self.ready[place]).expect(FILLED);
-        (&slot.agent, &slot.account)
+        let mut before = 0;
+        for piece in &self.ready {
+            if let Some(&slot) = piece.get(place - before) {
+                let slot = self.slot(slot).expect(FILLED);
+                return (&slot.agent, &slot.account);
+            }
+            before += piece.len();
+        }
+        panic!("there are {} ready agents, and no place {place}", self.ready_count)
     }
 
     /// Where in that order an agent stands, if it does.
     pub(super) fn ready_place(&self, agent: &AgentId) -> Option<usize> {
-        self.search(agent).ok()
+        let (piece, found) = self.search(agent);
+        let at = found.ok()?;
+        Some(self.ready[..piece].iter().map(Vec::len).sum::<usize>() + at)
     }
 
     fn settle(&mut self, place: u32) {
@@ -110,15 +124,40 @@ impl Accounts {
         if is_ready == slot.is_ready {
             return;
         }
-        match self.search(&slot.agent.clone()) {
-            Err(at) => self.ready.insert(at, place),
-            Ok(at) => drop(self.ready.remove(at)),
+        let (piece, found) = self.search(&slot.agent);
+        match found {
+            Err(at) => self.put_ready(piece, at, place),
+            Ok(at) => self.take_ready(piece, at),
         }
         self.slot_mut(place).is_ready = is_ready;
     }
 
-    fn search(&self, agent: &AgentId) -> Result<usize, usize> {
-        self.ready.binary_search_by(|&place| self.slot(place).expect(FILLED).agent.cmp(agent))
+    fn put_ready(&mut self, piece: usize, at: usize, place: u32) {
+        self.ready_count += 1;
+        if self.ready.is_empty() {
+            return self.ready.push(vec![place]);
+        }
+        self.ready[piece].insert(at, place);
+        if self.ready[piece].len() > PIECE_MAX {
+            let rest = self.ready[piece].split_off(PIECE_MAX / 2);
+            self.ready.insert(piece + 1, rest);
+        }
+    }
+
+    fn take_ready(&mut self, piece: usize, at: usize) {
+        self.ready_count -= 1;
+        self.ready[piece].remove(at);
+        if self.ready[piece].is_empty() {
+            self.ready.remove(piece);
+        }
+    }
+
+    /// In which piece an agent stands and where, or would.
+    fn search(&self, agent: &AgentId) -> (usize, Result<usize, usize>) {
+        let id = |place: u32| &self.slot(place).expect(FILLED).agent;
+        let piece = self.ready.partition_point(|piece| piece.first().is_some_and(|&first| id(first) <= agent)).saturating_sub(1);
+        let found = self.ready.get(piece).map_or(Err(0), |piece| piece.binary_search_by(|&place| id(place).cmp(agent)));
+        (piece, found)
     }
 
     fn slot(&self, place: u32) -> Option<&Slot> {
@@ -163,5 +202,23 @@ mod tests {
         assert_eq!(ready(&accounts), "a0 a1 a2");
         assert_eq!((accounts.ready_place(&agent(1)), accounts.ready_place(&agent(3))), (Some(1), None));
         assert_eq!(accounts.iter().map(|(agent, _)| agent.to_string()).collect::<Vec<_>>(), ["a0", "a1", "a2", "a3"]);
+    }
+    /// Shows that a list of many pieces is one, in order, while half of it comes and goes.
+    #[test]
+    fn a_long_list() {
+        let mut accounts = Accounts::default();
+        let id = |number: u64| AgentId::parse(&format!("a{number:05}")).expect("an id");
+        // In an order of its own: 7,919 is prime to 5,000.
+        (0..5_000).for_each(|number| accounts.insert(id(number * 7_919 % 5_000), account("cpus=1")));
+        for number in (0..5_000).filter(|number| number % 3 > 0) {
+            accounts.change(&id(number), |account| account.free = Default::default());
+        }
+        assert_eq!(accounts.ready_count(), 1_667);
+        for place in 0..accounts.ready_count() {
+            assert_eq!(accounts.ready_at(place).0, &id(place as u64 * 3));
+            assert_eq!(accounts.ready_place(&id(place as u64 * 3)), Some(place));
+        }
+        (0..5_000).for_each(|number| drop(accounts.remove(&id(number))));
+        assert_eq!((accounts.ready_count(), accounts.ready.len()), (0, 0));
     }
 }

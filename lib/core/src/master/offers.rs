@@ -35,6 +35,9 @@ pub(super) enum Pool {
     Lent,
 }
 
+/// The most offers in one message, so that with their attributes it fits.
+const OFFERS_PER_PUSH_MAX: usize = 64;
+
 /// What became of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -170,7 +173,9 @@ impl Lead {
     /// Turns what a policy granted into offers. What is not free, or more than somebody may hold, is left out: the ledger
     /// is the second defence.
     pub(super) fn make_offers(&mut self, pool: Pool, grants: Vec<Grant>) {
+        // By framework in the order in which they came first, so that each hears of all at once.
         let mut pushes: Vec<(FrameworkId, Vec<Offer>)> = Vec::new();
+        let mut places: BTreeMap<FrameworkId, usize> = BTreeMap::new();
         for grant in grants {
             let Some(entry) = self.frameworks.get(&grant.framework).filter(|entry| entry.offers.len() < entry.open_max()) else {
                 // The next pass gives it to others.
@@ -200,14 +205,17 @@ impl Lead {
                 lives_ms,
                 revocable,
             };
-            match pushes.last_mut() {
-                Some((framework, offers)) if *framework == grant.framework => offers.push(line),
-                _ => pushes.push((grant.framework, vec![line])),
-            }
+            let place = *places.entry(grant.framework.clone()).or_insert_with(|| {
+                pushes.push((grant.framework, Vec::new()));
+                pushes.len() - 1
+            });
+            pushes[place].1.push(line);
         }
         for (framework, offers) in pushes {
             if let Some(session) = self.frameworks.get(&framework).and_then(|entry| entry.session.as_ref()).map(|session| session.nonce.clone()) {
-                self.push(&framework, Push::Offers { epoch: self.epoch, session, offers });
+                for offers in offers.chunks(OFFERS_PER_PUSH_MAX) {
+                    self.push(&framework, Push::Offers { epoch: self.epoch, session: session.clone(), offers: offers.to_vec() });
+                }
             }
         }
     }

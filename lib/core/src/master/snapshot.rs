@@ -137,6 +137,7 @@ mod tests {
 
     use super::*;
     use crate::allocate::allocate;
+    use crate::id::FrameworkId;
     use crate::master::testcluster::{Cluster, framework, nonce, principal};
     use crate::master::{Effect, Event, Reply};
     use crate::wire::call::Call;
@@ -200,20 +201,27 @@ mod tests {
             }
             (0..5).for_each(|number| subscribe(&mut cluster, number));
             cluster.allocate();
+            let mut wishes: BTreeMap<u64, (String, u32, &'static str)> = BTreeMap::new();
             for one in moves {
                 match one {
-                    Move::Demand { who, cpus, mem, count, condition } => cluster.wish(who, &format!("cpus={cpus},mem={}", mem * 64), count, |demand| demand.condition = condition.to_owned()),
+                    Move::Demand { who, cpus, mem, count, condition } => drop(wishes.insert(who, (format!("cpus={cpus},mem={}", mem * 64), count, condition))),
                     Move::Decline { who, refuse_ms } => cluster.decline(who, refuse_ms),
                     Move::Wait { ms } => cluster.now_ms += ms,
                 }
                 // Sessions stay, and time is noticed before anybody looks.
                 (0..5).for_each(|number| drop(cluster.call(Call::Beat { framework: framework(number), session: nonce(number), member: None, sated: false })));
-                // A wish that is new lets the leader look at all agents, as one who reads the line does.
                 cluster.decline(4, 0);
-                cluster.demand(4, "cpus=0.5,mem=16", 1_000);
+                wishes.insert(4, ("cpus=0.5,mem=16".to_owned(), 1_000, ""));
+                // Wishes that are said anew let the leader look at all agents, as one who reads the line does.
+                for (who, (request, count, condition)) in &wishes {
+                    cluster.wish(*who, request, *count, |demand| demand.condition = (*condition).to_owned());
+                }
                 let (snapshot, _) = line(&mut cluster);
                 let seed = cluster.master.lead().expect("it leads").seed.clone().draw();
-                let wanted: Vec<_> = snapshot.with_view(&snapshot.policy, seed, allocate).into_iter().map(|grant| (grant.framework, grant.agent, grant.resources)).collect();
+                let mut wanted: Vec<_> = snapshot.with_view(&snapshot.policy, seed, allocate).into_iter().map(|grant| (grant.framework, grant.agent, grant.resources)).collect();
+                // Each hears of all that is its own at once.
+                let first: Vec<FrameworkId> = wanted.iter().map(|(framework, ..)| framework.clone()).collect();
+                wanted.sort_by_key(|(framework, ..)| first.iter().position(|other| other == framework));
                 prop_assert_eq!(cluster.allocate(), wanted);
             }
         }

@@ -36,16 +36,24 @@ impl Agents for Ready<'_> {
 }
 
 impl Lead {
-    /// Shows what changed in a pool; none if nobody wants anything of it, or nothing that changed is free.
+    /// Shows what changed in a pool; none if nobody wants anything of it, or nothing of that is free.
     pub(super) fn with_change<T>(&self, pool: Pool, fresh: &BTreeSet<AgentId>, frameworks: &BTreeSet<FrameworkId>, seed: u64, see: impl FnOnce(&Snapshot<'_>) -> T) -> Option<T> {
-        let views = self.views(pool);
-        let mut wanting = views.iter().filter(|view| !view.suppressed).peekable();
-        wanting.peek()?;
-        let new_wish = wanting.any(|view| frameworks.contains(view.framework));
+        let mut views = self.views(pool);
+        let (mut wants, mut new_wish) = (false, false);
+        for view in views.iter_mut().filter(|view| !view.suppressed) {
+            wants = true;
+            view.is_new = frameworks.contains(view.framework);
+            new_wish |= view.is_new;
+        }
         let books = self.books(pool);
-        let only: Option<Vec<usize>> = (!new_wish).then(|| fresh.iter().filter_map(|agent| books.ready_place(agent)).collect());
-        let is_empty = only.as_ref().map_or(books.ready_count(), Vec::len) == 0;
-        (!is_empty).then(|| self.with_views(pool, views, only, seed, see))
+        // What somebody may have by limits and guarantees changes with what others hold, on agents that did not change.
+        let has_quota = pool == Pool::Firm && self.policies.iter().any(|(_, policy)| !policy.limit.is_empty() || !policy.guarantee.is_empty());
+        let changed: Option<Vec<usize>> = (!has_quota).then(|| fresh.iter().filter_map(|agent| books.ready_place(agent)).collect());
+        let is_shown = match &changed {
+            Some(changed) if !new_wish => !changed.is_empty(),
+            _ => books.ready_count() > 0,
+        };
+        (wants && is_shown).then(|| self.with_views(pool, views, changed, seed, see))
     }
 
     /// Shows the whole cluster, whether anybody wants anything or not.
@@ -53,13 +61,13 @@ impl Lead {
         self.with_views(Pool::Firm, self.views(Pool::Firm), None, 0, see)
     }
 
-    fn with_views<T>(&self, pool: Pool, frameworks: Vec<FrameworkView<'_>>, only: Option<Vec<usize>>, seed: u64, see: impl FnOnce(&Snapshot<'_>) -> T) -> T {
+    fn with_views<T>(&self, pool: Pool, frameworks: Vec<FrameworkView<'_>>, changed: Option<Vec<usize>>, seed: u64, see: impl FnOnce(&Snapshot<'_>) -> T) -> T {
         let books = self.books(pool);
         let agents = Ready { agents: &self.agents, ledger: books, kept: &self.kept };
         let (total, free) = (books.cluster_total().clone(), books.cluster_free().clone());
         // What is lent is neither guaranteed nor limited to anybody.
         let roles = if pool == Pool::Firm { self.role_views().collect() } else { Vec::new() };
-        see(&Snapshot { rule: &self.config.rule, total, free, agents: &agents, only, roles, frameworks, revocable: pool == Pool::Lent, seed })
+        see(&Snapshot { rule: &self.config.rule, total, free, agents: &agents, changed, roles, frameworks, revocable: pool == Pool::Lent, seed })
     }
 
     /// The roles that somebody gave a policy.
@@ -113,6 +121,7 @@ impl Lead {
                 refused: None,
                 open: 0,
                 suppressed: true,
+                is_new: false,
             })
         })
     }
@@ -143,6 +152,7 @@ impl Lead {
             refused: self.refusals.of(id),
             open: u32::try_from(entry.open_max().saturating_sub(entry.offers.len())).unwrap_or(u32::MAX),
             suppressed: !wants,
+            is_new: false,
         }
     }
 }

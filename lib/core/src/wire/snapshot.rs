@@ -270,9 +270,10 @@ impl Snapshot {
             on: framework.on.as_deref(),
             refused: Some(refused).filter(|_| !framework.refused.is_empty()),
             suppressed: framework.suppressed,
+            is_new: true,
         });
         let (total, free) = (self.total(), self.free());
-        run(&allocate::Snapshot { rule, total, free, agents: &agents, only: None, roles: roles.collect(), frameworks: frameworks.collect(), revocable: false, seed })
+        run(&allocate::Snapshot { rule, total, free, agents: &agents, changed: None, roles: roles.collect(), frameworks: frameworks.collect(), revocable: false, seed })
     }
 
     /// Puts the next part behind this one: a framework that both have is one, with what it refused in both.
