@@ -289,7 +289,8 @@ fn event_stream(bus: &Bus, replicas: u32) -> Value {
     config["max_age"] = json!(EVENT_AGE_MS_MAX * NS_PER_MS);
     config["duplicate_window"] = json!(DUPLICATE_MS * NS_PER_MS);
     config["allow_direct"] = json!(true);
-    if bus.server_is_at_least(2, 12) {
+    // Servers refuse it for a stream of several copies.
+    if replicas == 1 && bus.server_is_at_least(2, 12) {
         // Agents can refill this stream, so it need not wait for the disk message by message.
         config["persist_mode"] = json!("async");
     }
