@@ -11,13 +11,18 @@ use meso_core::id::{MasterId, Nonce};
 use meso_core::lease::{Candidate, LeaseTimes};
 use meso_core::master::{Config, Presence};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant, sleep};
 
 use crate::Args;
 use crate::lead::{Term, lead};
 
 /// How long at most until the lease is looked at again, should a change go unnoticed.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// A term that ends so soon, though the lease is held, has failed.
+const FAILED_WITHIN: Duration = Duration::from_secs(2);
+/// Pause before the next term after one that failed; it doubles with each that follows.
+const FAILED_PAUSE: Duration = Duration::from_millis(200);
+const FAILED_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// How often a master says that it is there.
 const PRESENCE_EVERY: Duration = Duration::from_secs(3);
 
@@ -76,14 +81,23 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
 async fn terms(term: &Term, leadership: &Leadership) {
     let mut watched = leadership.standing();
     let mut burnt = 0;
+    let mut pause = FAILED_PAUSE;
     loop {
         let now = *watched.borrow_and_update();
         match now {
             Standing::Leading { epoch, .. } if epoch > burnt => {
                 complain(&format!("leading under epoch {epoch}"));
+                let began = Instant::now();
                 lead(term, &mut watched.clone(), leadership.raiser()).await;
                 burnt = burnt.max(epoch);
                 complain(&format!("no longer leading under epoch {epoch}"));
+                if began.elapsed() >= FAILED_WITHIN {
+                    pause = FAILED_PAUSE;
+                } else if matches!(*watched.borrow(), Standing::Leading { .. }) {
+                    // It failed at once although the lease is ours, and would again: epochs are not burnt without end.
+                    sleep(pause).await;
+                    pause = (pause * 2).min(FAILED_PAUSE_MAX);
+                }
                 leadership.raiser().raise_above(burnt).await;
             }
             Standing::Released => return,

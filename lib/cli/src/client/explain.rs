@@ -98,7 +98,7 @@ mod tests {
              8 agents:\n\
              \x20 7 are unreachable\n\
              \n\
-             AGENT  HOST         WHY\n\
+             AGENT  HOST        WHY\n\
              a1     h\\u{1b}[2J  too small: cpus 2 of 4\n\
              7 more, only counted\n"
         );

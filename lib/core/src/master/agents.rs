@@ -232,7 +232,7 @@ impl Lead {
     fn take_held(&mut self, agent: &AgentId, held: Held) {
         let Held { launch, update, killing } = held;
         let task = launch.task.clone();
-        self.frameworks.entry(launch.framework.clone()).or_insert_with(|| super::Framework::orphaned(&launch, self.now_ms));
+        self.find_owner(&launch);
         if !self.frameworks[&launch.framework].is_connected() {
             self.arm_session(&launch.framework.clone());
         }
@@ -272,6 +272,21 @@ impl Lead {
         if wish.is_some() {
             self.order(&task);
         }
+    }
+
+    /// Makes the framework of a task known, if only the task tells of it. Its name is its own unless somebody has it by now.
+    fn find_owner(&mut self, launch: &Launch) {
+        if self.frameworks.contains_key(&launch.framework) {
+            return;
+        }
+        let mut orphan = super::Framework::orphaned(launch, self.now_ms);
+        if let Some(name) = orphan.name.clone() {
+            let owner = self.names.entry((launch.principal.clone(), name)).or_insert_with(|| launch.framework.clone());
+            if *owner != launch.framework {
+                orphan.name = None;
+            }
+        }
+        self.frameworks.insert(launch.framework.clone(), orphan);
     }
 
     /// A task that the leader believes on the agent and the agent did not tell.
@@ -408,5 +423,40 @@ impl Lead {
         for entry in self.agents.values_mut() {
             entry.launch_no = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::id::Name;
+    use crate::master::testcluster::{Cluster, framework};
+    use crate::wire::call::Answer;
+
+    /// Shows that a name whose registry was lost is found again with the tasks that tell of it, and that it stays with
+    /// whoever took it before they were told.
+    #[test]
+    fn names_are_found_with_their_tasks() {
+        let name = Name::parse("keeper").expect("a name");
+        let mut before = Cluster::new();
+        before.join(1, "cpus=4,mem=1G");
+        before.subscribe_as(1, "default", Some(name.clone()));
+        before.demand(1, "cpus=1", 1);
+        before.allocate();
+        let task = before.accept(1, "cpus=1", 1).remove(0);
+        let held = before.held(&task);
+
+        let mut after = Cluster::new();
+        after.join_with(1, "cpus=4,mem=1G", vec![held.clone()]);
+        let answer = after.subscribe_as(2, "default", Some(name.clone()));
+        assert!(matches!(&answer, Some(Answer::Subscribed { framework: found, recovered: true, .. }) if *found == framework(1)), "{answer:?}");
+
+        let mut late = Cluster::new();
+        let answer = late.subscribe_as(2, "default", Some(name.clone()));
+        assert!(matches!(&answer, Some(Answer::Subscribed { framework: found, recovered: false, .. }) if *found == framework(2)), "{answer:?}");
+        late.join_with(1, "cpus=4,mem=1G", vec![held]);
+        late.wait(60_000);
+        let answer = late.subscribe_as(2, "default", Some(name));
+        assert!(matches!(&answer, Some(Answer::Subscribed { framework: found, .. }) if *found == framework(2)), "{answer:?}");
+        assert!(late.killed.iter().any(|(killed, reason)| *killed == task && reason == "framework_gone"), "nobody speaks for the old one");
     }
 }

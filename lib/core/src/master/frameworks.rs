@@ -173,7 +173,9 @@ impl Lead {
         if let Some(entry) = self.frameworks.get_mut(framework) {
             if let Some(name) = entry.name.take() {
                 let key = (entry.principal.clone(), name);
-                self.names.remove(&key);
+                if self.names.get(&key) == Some(framework) {
+                    self.names.remove(&key);
+                }
                 self.register_frameworks();
             }
         }

@@ -243,9 +243,13 @@ impl Lead {
         }
     }
 
-    /// The notice is over.
+    /// The notice is over. Much may have ended meanwhile: the task goes only if it would have to go now.
     pub(super) fn revoke_due(&mut self, task: &TaskId) {
-        if self.tasks.get(task).is_some_and(|entry| entry.revoking_ms.is_some_and(|due_ms| due_ms <= self.now_ms)) {
+        let now_ms = self.now_ms;
+        let Some(entry) = self.tasks.get_mut(task).filter(|entry| entry.revoking_ms.is_some_and(|due_ms| due_ms <= now_ms)) else { return };
+        entry.revoking_ms = None;
+        let Some(starving) = self.kept.get(&entry.agent).cloned() else { return };
+        if self.planned(&starving, true).is_some_and(|plan| plan.tasks.contains(task)) {
             self.want_killed(task, None, "revoked");
         }
     }

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Config, Effect, Event, Master, Reply};
-use crate::id::{AgentId, FrameworkId, MasterId, Nonce, OfferId, Principal, TaskId};
+use crate::id::{AgentId, FrameworkId, MasterId, Name, Nonce, OfferId, Principal, TaskId};
 use crate::resources::{Resources, parse_request, parse_total};
 use crate::role::Role;
 use crate::task::TaskState;
-use crate::wire::agent::{Beat, Hello, Order};
+use crate::wire::agent::{Beat, Held, Hello, Order};
 use crate::wire::call::{Accept, Answer, Call, Demand, Push, Subscribe, TaskToken};
 use crate::wire::operator::{Operation, Outcome};
 use crate::wire::{Launch, Offer, PROTOCOL, Task, Update, Wall};
@@ -180,6 +180,11 @@ impl Cluster {
     }
 
     pub(crate) fn join(&mut self, number: u64, total: &str) {
+        self.join_with(number, total, Vec::new());
+    }
+
+    /// An agent that runs something already.
+    pub(crate) fn join_with(&mut self, number: u64, total: &str, tasks: Vec<Held>) {
         let hello = Hello {
             v: PROTOCOL,
             agent: agent(number),
@@ -194,12 +199,13 @@ impl Cluster {
             isolation: "processes".to_owned(),
             version: "1".to_owned(),
             status_seq: 0,
-            tasks: Vec::new(),
+            tasks: tasks.clone(),
             more: false,
             continued: false,
             no: 0,
         };
         self.agents.insert(agent(number), (nonce(number), 0, None));
+        self.running.extend(tasks.into_iter().map(|held| (held.launch.task.clone(), (held.launch, agent(number), self.now_ms))));
         // Told the epoch first, it registers again under it.
         self.step(Event::Hello { caller: 1, hello: Box::new(hello.clone()) });
         self.step(Event::Hello { caller: 1, hello: Box::new(Hello { max_epoch: EPOCH, ..hello }) });
@@ -212,6 +218,11 @@ impl Cluster {
     }
 
     pub(crate) fn subscribe(&mut self, number: u64, role: &str) {
+        self.subscribe_as(number, role, None);
+    }
+
+    /// With a durable name; what the leader answers.
+    pub(crate) fn subscribe_as(&mut self, number: u64, role: &str, name: Option<Name>) -> Option<Answer> {
         let call = Subscribe {
             v: PROTOCOL,
             framework: framework(number),
@@ -220,7 +231,7 @@ impl Cluster {
             member: None,
             guest: false,
             takeover: false,
-            name: None,
+            name,
             role: Role::parse(role).expect(role),
             who: String::new(),
             demand: None,
@@ -228,7 +239,13 @@ impl Cluster {
             claims: Vec::new(),
         };
         self.frameworks.insert(number);
-        self.call(Call::Subscribe(call));
+        self.call(Call::Subscribe(call))
+    }
+
+    /// A task as its agent would report it.
+    pub(crate) fn held(&self, task: &TaskId) -> Held {
+        let lead = self.master.lead().expect("it leads");
+        Held { launch: self.running[task].0.clone(), update: lead.tasks()[task].update.clone(), killing: false }
     }
 
     /// The process of a framework dies: it beats no more.

@@ -28,9 +28,6 @@ pub const SNAPSHOT_ELEMENTS_MAX: usize = 8_000_000;
 pub struct Snapshot {
     /// Always `snapshot/1`.
     pub meso: SnapshotKind,
-    /// How the master that shows it chooses who is next; weighted dominant resource fairness where absent.
-    #[serde(default, skip_serializing_if = "is_drf")]
-    pub policy: Rule,
     /// All agents of the cluster; shares are parts of what they have together.
     pub agents: Vec<Agent>,
     /// The roles that somebody gave a policy.
@@ -38,6 +35,9 @@ pub struct Snapshot {
     pub roles: Vec<RolePolicy>,
     /// All frameworks that want or hold something.
     pub frameworks: Vec<Framework>,
+    /// How the master that shows it chooses who is next; weighted dominant resource fairness where absent.
+    #[serde(default, skip_serializing_if = "is_drf")]
+    pub policy: Rule,
 }
 
 /// The tag of a snapshot line.
