@@ -65,6 +65,7 @@ pub(super) fn of_nodes(snapshot: &Snapshot<'_>, tree: &Tree) -> Vec<Standing> {
     }
     let mut claims: Vec<Tally> = vec![Tally::default(); tree.nodes.len()];
     let mut floors: Vec<u64> = vec![0; tree.nodes.len()];
+    let mut mosts: Vec<u64> = vec![0; tree.nodes.len()];
     // A child stands after its parent.
     for node in (0..tree.nodes.len()).rev() {
         let one = &tree.nodes[node];
@@ -75,6 +76,7 @@ pub(super) fn of_nodes(snapshot: &Snapshot<'_>, tree: &Tree) -> Vec<Standing> {
                     let below = claims[child].clone();
                     claims[node].add_tally(&below);
                     floors[node] = floors[node].saturating_add(floors[child]);
+                    mosts[node] = mosts[node].saturating_add(mosts[child]).min(WHOLE_PPM);
                 }
             }
         }
@@ -83,15 +85,20 @@ pub(super) fn of_nodes(snapshot: &Snapshot<'_>, tree: &Tree) -> Vec<Standing> {
             // What is held already stays, also above a limit that was lowered.
             claims[node].cap(kind, (*limit).max(one.held.get(kind)));
         }
+        // The parts of several are of different kinds, and add up to more than the part that they are together.
+        if one.framework.is_some() || !one.limit.is_empty() {
+            let most = ppm(claims[node].share(&tree.total, 1000));
+            mosts[node] = if one.framework.is_some() { most } else { mosts[node].min(most) };
+        }
         let own = tree.kinds.iter().zip(&one.guarantee).map(|(kind, guarantee)| part(guarantee.amount, tree.total.get(kind))).max().unwrap_or(0);
-        floors[node] = floors[node].max(own).min(ppm(claims[node].share(&tree.total, 1000)));
+        floors[node] = floors[node].max(own).min(mosts[node]);
     }
     let mut standings: Vec<Standing> = tree.nodes.iter().map(|one| Standing { share_ppm: ppm(one.held.share(&tree.total, 1000)), fair_ppm: 0 }).collect();
     standings[ROOT].fair_ppm = WHOLE_PPM;
     for node in 0..tree.nodes.len() {
         let parts: Vec<Part> = children[node]
             .iter()
-            .map(|&child| Part { weight: tree.nodes[child].weight, least_ppm: floors[child], most_ppm: ppm(claims[child].share(&tree.total, 1000)) })
+            .map(|&child| Part { weight: tree.nodes[child].weight, least_ppm: floors[child], most_ppm: mosts[child] })
             .collect();
         let level = level(&parts, standings[node].fair_ppm);
         for (&child, part) in children[node].iter().zip(&parts) {
