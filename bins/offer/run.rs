@@ -258,7 +258,6 @@ impl Head {
         Ok(())
     }
 
-    /// Says when the bus goes away and comes back.
     /// Says when the bus goes away and comes back, and since when it is away.
     fn watch_bus(&self) -> watch::Receiver<Option<Instant>> {
         let (mut events, quiet) = (self.bus.events(), self.args.quiet);

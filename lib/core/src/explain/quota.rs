@@ -66,7 +66,9 @@ impl Quota<'_, '_> {
         let (before, after) = (self.lacking(name, Milli::ZERO), self.lacking(name, need));
         let free = self.case.free.get(name);
         let short = |lacking: &BTreeMap<Subject, Milli>, given: Milli| thousandths(kept_back(lacking)) - (thousandths(free) - thousandths(given));
-        if short(&after, need) <= short(&before, Milli::ZERO).max(0) {
+        let is_short = short(&after, need) > short(&before, Milli::ZERO).max(0);
+        // Where nothing is kept back for anybody it is the agents that are too small or busy.
+        if !is_short || kept_back(&after).is_zero() {
             return None;
         }
         // A role speaks for all below it, unless the one who waits is below it too.
