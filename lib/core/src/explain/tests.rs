@@ -281,6 +281,9 @@ fn guarantees() {
     let obstacles = insider.explain(Some(&wish("cpus=8", 1, ""))).obstacles;
     let [Obstacle::Guaranteed { kept_back, subjects, .. }] = &obstacles[..] else { panic!("{obstacles:?}") };
     assert_eq!((*kept_back, subjects.clone()), (Milli::units(3), vec![kept("vip/a", 2), kept("lab", 1)]));
+    // A task larger than all that is free is none of their doing.
+    let plain = World::new(&["a1 cpus=2,mem=1G"]).framework("me", "ops").explain(Some(&wish("cpus=9", 1, "")));
+    assert!(!plain.obstacles.iter().any(|obstacle| matches!(obstacle, Obstacle::Guaranteed { .. })), "{:?}", plain.obstacles);
 }
 
 /// Shows that an answer about a large cluster stays bounded and counts what it does not tell, and that it survives being written and read.
