@@ -1,7 +1,11 @@
 //! meso-agent: reports a machine's resources, runs and supervises tasks.
 
+#[path = "agent/cleanup.rs"]
+mod cleanup;
 #[path = "agent/containers.rs"]
 mod containers;
+#[path = "agent/disk.rs"]
+mod disk;
 #[path = "agent/facts.rs"]
 mod facts;
 #[path = "agent/host.rs"]
@@ -10,6 +14,8 @@ mod host;
 mod io;
 #[path = "agent/journal.rs"]
 mod journal;
+#[path = "agent/keeper.rs"]
+mod keeper;
 #[path = "agent/lending.rs"]
 mod lending;
 #[path = "agent/ready.rs"]
@@ -18,10 +24,13 @@ mod ready;
 mod retained;
 #[path = "agent/start.rs"]
 mod start;
+#[path = "agent/workdir.rs"]
+mod workdir;
 
 use std::path::PathBuf;
 
 use meso_cli::{BusArgs, Exit, Failure};
+use meso_core::duration::parse_duration;
 use meso_core::lend::parse_window;
 
 /// Offer this machine's resources and run tasks
@@ -62,9 +71,36 @@ struct Args {
     /// How much of each output of a task is kept
     #[arg(long, value_name = "SIZE", default_value = "1G")]
     log_cap: String,
+    /// What becomes of tasks that an agent before this one left running: taken on, or ended first
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Recover::Reconnect)]
+    recover: Recover,
+    /// How long outputs and sandboxes of ended tasks are kept, at most
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_duration)]
+    gc_delay: u64,
+    /// The part of the disk that is to stay free: the fuller it is, the sooner they go, at once when only so much is left
+    #[arg(long, value_name = "PART", default_value_t = 0.1, value_parser = parse_part)]
+    gc_disk_headroom: f64,
     /// End all tasks when this process is asked to end
     #[arg(long)]
     kill_tasks_on_exit: bool,
+}
+
+/// What becomes of tasks of before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Recover {
+    /// They run on.
+    #[value(help = None)]
+    Reconnect,
+    /// They are ended, and the agent begins anew under its id.
+    #[value(help = None)]
+    Cleanup,
+}
+
+fn parse_part(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(part) if (0.0..=1.0).contains(&part) => Ok(part),
+        _ => Err(format!("{text} is not between 0 and 1")),
+    }
 }
 
 fn main() -> std::process::ExitCode {

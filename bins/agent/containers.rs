@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use meso_cage::{Cage, Container, Exit, Recovered, Spec, Why};
-use meso_cli::io_text;
+use meso_cage::{Cage, CageError, Container, Exit, LaunchError, Recovered, Spec, Why};
+use meso_cli::{complain, io_text};
 use meso_core::agent::{Ending, Event, KILL_GRACE_MS, Usage};
 use meso_core::id::TaskId;
 use meso_core::resources::Resources;
@@ -17,12 +17,20 @@ use meso_core::wire::Launch;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Duration, sleep};
 
+use crate::disk::Disk;
 use crate::ready::register;
 use crate::retained::Owner;
 
 /// How many containers are made at once: set-up does not scale with threads (measured), and more only queue in the kernel.
 const MAKING_MAX: usize = 4;
+/// How soon it is tried again where the machine has no descriptors, threads or memory left; it doubles up to [`AGAIN_MAX`].
+const AGAIN: Duration = Duration::from_millis(50);
+/// See [`AGAIN`].
+const AGAIN_MAX: Duration = Duration::from_secs(5);
+/// How often a kill that could not be passed on is tried again: for more than ten minutes.
+const KILL_TRIES_MAX: u32 = 128;
 /// The most processes and threads of one task.
 const PIDS_MAX: u64 = 4096;
 
@@ -67,12 +75,13 @@ pub struct Containers {
     settings: Settings,
     events: mpsc::Sender<Event>,
     making: Arc<Semaphore>,
+    disk: Rc<Disk>,
 }
 
 impl Containers {
     /// Over an open cage; what becomes of containers is sent as events.
-    pub fn new(cage: Arc<Cage>, settings: Settings, events: mpsc::Sender<Event>) -> Rc<Self> {
-        Rc::new(Containers { running: RefCell::default(), cage, settings, events, making: Arc::new(Semaphore::new(MAKING_MAX)) })
+    pub fn new(cage: Arc<Cage>, settings: Settings, events: mpsc::Sender<Event>, disk: Rc<Disk>) -> Rc<Self> {
+        Rc::new(Containers { running: RefCell::default(), cage, settings, events, making: Arc::new(Semaphore::new(MAKING_MAX)), disk })
     }
 
     /// What runs now.
@@ -95,16 +104,42 @@ impl Containers {
             let Ok(permit) = Arc::clone(&this.making).acquire_owned().await else { return };
             let made = tokio::task::spawn_blocking(move || {
                 let _permit = permit;
-                std::fs::create_dir_all(&sandbox).map_err(|error| format!("cannot make the sandbox {}: {error}", sandbox.display()))?;
-                cage.launch(&spec).map_err(|error| error.to_string())
+                std::fs::create_dir_all(&sandbox).map_err(|source| LaunchError::File { what: "make", path: sandbox, source })?;
+                cage.launch(&spec)
             })
-            .await
-            .unwrap_or_else(|error| Err(format!("making the container failed: {error}")));
+            .await;
             match made {
-                Ok(container) => this.follow(launch, container).await,
-                Err(message) => this.ended(launch.task, Ending::NotStarted { code: None, message }, Usage::default()).await,
+                Ok(Ok(container)) => this.follow(launch, container).await,
+                Ok(Err(error)) => this.not_made(launch, &error).await,
+                Err(error) => this.ended(launch.task, Ending::NotStarted { code: None, message: format!("making the container failed: {error}") }, Usage::default()).await,
             }
         });
+    }
+
+    /// What the machine lacks is no fault of the task's: it may be launched again elsewhere.
+    async fn not_made(&self, launch: Launch, error: &LaunchError) {
+        let source = match error {
+            LaunchError::File { source, .. } | LaunchError::Spawn { source } => source.raw_os_error().map(|number| (number, source)),
+            _ => None,
+        };
+        let reason = match source {
+            // ENOSPC, EROFS, EIO, EDQUOT.
+            Some((28 | 30 | 5 | 122, source)) => {
+                self.disk.fails(source);
+                Some("agent_disk")
+            }
+            // EMFILE, ENFILE, EAGAIN, ENOMEM.
+            Some((24 | 23 | 11 | 12, _)) => Some("agent_exhausted"),
+            _ => None,
+        };
+        let ending = match reason {
+            Some(reason) => {
+                complain(&format!("task {} was not started: {error}", launch.task));
+                Ending::Lost { reason }
+            }
+            None => Ending::NotStarted { code: None, message: error.to_string() },
+        };
+        self.ended(launch.task, ending, Usage::default()).await;
     }
 
     /// Follows a fresh container: its event pipe tells of its start and its end.
@@ -135,33 +170,50 @@ impl Containers {
         let this = Rc::clone(self);
         self.running.borrow_mut().insert(launch.task.clone(), Running::of(&launch));
         tokio::task::spawn_local(async move {
-            if let Ok(fd) = container.pidfd().try_clone_to_owned().and_then(|fd| register(fd, Interest::READABLE)) {
-                let _ = fd.readable().await;
-            }
+            wait_for(&container).await;
             this.conclude(launch, container).await;
         });
     }
 
     /// The supervisor is through, or gone: what its record says, or what recovery finds.
     async fn conclude(&self, launch: Launch, mut container: Container) {
-        let cage = Arc::clone(&self.cage);
         let owner = Owner::of(&launch, self.sandbox(&launch));
         let cwd = directory(&launch, &owner.sandbox);
         let task = launch.task;
-        let outcome = tokio::task::spawn_blocking(move || {
-            let _ = container.reap();
-            let exit = match container.exit() {
-                Ok(Some(exit)) => Ok(exit),
-                _ => cage.recover(container.id()).map(Found::from).map_err(|error| error.to_string()).and_then(Found::exit),
-            };
-            owner.write(&cage);
-            exit
-        })
-        .await
-        .unwrap_or_else(|error| Err(error.to_string()));
-        match outcome {
-            Ok(exit) => self.ended(task, ending(&exit, &cwd), usage(&exit)).await,
-            Err(_) => self.ended(task, Ending::Lost { reason: "supervisor_lost" }, Usage::default()).await,
+        let mut again = AGAIN;
+        let found = loop {
+            let (cage, owner) = (Arc::clone(&self.cage), owner.clone());
+            let outcome = tokio::task::spawn_blocking(move || {
+                let _ = container.reap();
+                let found = match container.exit() {
+                    Ok(Some(exit)) => Ok(Recovered::Ended(exit)),
+                    Ok(None) => cage.recover(container.id()),
+                    Err(error) => Err(error),
+                };
+                if !matches!(found, Ok(Recovered::Running(_)) | Err(_)) {
+                    owner.write(&cage);
+                }
+                (container, found)
+            })
+            .await;
+            // The process ends, and whoever follows it looks again.
+            let Ok((same, found)) = outcome else { return };
+            container = same;
+            match found {
+                // It could not be waited for.
+                Ok(Recovered::Running(_)) => wait_for(&container).await,
+                Err(CageError::NoContainer { .. }) => break Recovered::Lost,
+                Err(error) => {
+                    say_once(again, &task, &error);
+                    sleep(again).await;
+                    again = (again * 2).min(AGAIN_MAX);
+                }
+                Ok(found) => break found,
+            }
+        };
+        match found {
+            Recovered::Ended(exit) => self.ended(task, ending(&exit, &cwd), usage(&exit)).await,
+            _ => self.ended(task, Ending::Lost { reason: "supervisor_lost" }, Usage::default()).await,
         }
     }
 
@@ -175,41 +227,13 @@ impl Containers {
         let mut found = BTreeMap::new();
         for launch in live {
             let task = launch.task.clone();
-            let cage = Arc::clone(&self.cage);
-            let owner = Owner::of(&launch, self.sandbox(&launch));
-            let cwd = directory(&launch, &owner.sandbox);
-            let outcome = tokio::task::spawn_blocking(move || {
-                let found = cage.recover(&owner.container);
-                if matches!(found, Ok(Recovered::Ended(_))) {
-                    owner.write(&cage);
-                }
-                found
-            })
-            .await;
-            let word = match outcome {
-                Ok(Ok(Recovered::Running(container))) => {
-                    if container.task_pid().is_some() {
-                        let _ = self.events.send(Event::Started { task: task.clone() }).await;
-                    }
-                    self.adopt(launch, container);
-                    "running"
-                }
-                Ok(Ok(Recovered::Ended(exit))) => {
-                    let _ = self.events.send(Event::Started { task: task.clone() }).await;
-                    self.ended(task.clone(), ending(&exit, &cwd), usage(&exit)).await;
-                    "ended"
-                }
-                Ok(Ok(Recovered::Lost)) => {
-                    self.ended(task.clone(), Ending::Lost { reason: "supervisor_lost" }, Usage::default()).await;
-                    "lost"
-                }
-                Ok(Ok(Recovered::Reboot)) => {
-                    self.ended(task.clone(), Ending::Lost { reason: "agent_rebooted" }, Usage::default()).await;
-                    "rebooted"
-                }
-                Ok(Ok(Recovered::NeverStarted)) | Ok(Err(_)) | Err(_) => {
-                    self.ended(task.clone(), Ending::Lost { reason: "agent_restarted" }, Usage::default()).await;
-                    "never started"
+            let word = match self.look_for(&launch).await {
+                Ok(what) => self.found(launch, what).await,
+                // Nothing may be said of it before that is known.
+                Err(error) => {
+                    say_once(AGAIN, &task, &error);
+                    self.look_again(launch);
+                    "unknown"
                 }
             };
             found.insert(task, word);
@@ -217,38 +241,104 @@ impl Containers {
         found
     }
 
+    async fn look_for(&self, launch: &Launch) -> Result<Recovered, CageError> {
+        let (cage, owner) = (Arc::clone(&self.cage), Owner::of(launch, self.sandbox(launch)));
+        let outcome = tokio::task::spawn_blocking(move || {
+            let found = cage.recover(&owner.container);
+            if matches!(found, Ok(Recovered::Ended(_))) {
+                owner.write(&cage);
+            }
+            found
+        })
+        .await;
+        match outcome {
+            Ok(Err(CageError::NoContainer { .. })) => Ok(Recovered::NeverStarted),
+            Ok(found) => found,
+            Err(_) => Err(CageError::Busy { id: container_id(launch), why: "the search for it was cut short" }),
+        }
+    }
+
+    fn look_again(self: &Rc<Self>, launch: Launch) {
+        let this = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let mut again = AGAIN;
+            loop {
+                sleep(again).await;
+                again = (again * 2).min(AGAIN_MAX);
+                if let Ok(found) = this.look_for(&launch).await {
+                    this.found(launch, found).await;
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Tells the machine what was found; says it in a word.
+    async fn found(self: &Rc<Self>, launch: Launch, found: Recovered) -> &'static str {
+        let task = launch.task.clone();
+        let lost = |reason| Ending::Lost { reason };
+        match found {
+            Recovered::Running(container) => {
+                if container.task_pid().is_some() {
+                    let _ = self.events.send(Event::Started { task }).await;
+                }
+                self.adopt(launch, container);
+                "running"
+            }
+            Recovered::Ended(exit) => {
+                if !matches!(exit.why, Why::LaunchError { .. }) {
+                    let _ = self.events.send(Event::Started { task: task.clone() }).await;
+                }
+                let cwd = directory(&launch, &self.sandbox(&launch));
+                self.ended(task, ending(&exit, &cwd), usage(&exit)).await;
+                "ended"
+            }
+            Recovered::Lost => {
+                self.ended(task, lost("supervisor_lost"), Usage::default()).await;
+                "lost"
+            }
+            Recovered::Reboot => {
+                self.ended(task, lost("agent_rebooted"), Usage::default()).await;
+                "rebooted"
+            }
+            Recovered::NeverStarted => {
+                self.ended(task, lost("agent_restarted"), Usage::default()).await;
+                "never started"
+            }
+        }
+    }
+
     /// Ends a container; it keeps its grace even if the agent dies.
     pub fn kill(&self, launch: &Launch, grace_ms: u64) {
-        let cage = Arc::clone(&self.cage);
-        let id = container_id(launch);
-        tokio::task::spawn_blocking(move || {
-            // A container that is only being made is killed when it says that it started: the machine orders it again.
-            let _ = cage.kill(&id, grace_ms);
+        let (cage, id, task) = (Arc::clone(&self.cage), container_id(launch), launch.task.clone());
+        tokio::task::spawn_local(async move {
+            let mut again = AGAIN;
+            for _ in 0..KILL_TRIES_MAX {
+                let (cage, id) = (Arc::clone(&cage), id.clone());
+                match tokio::task::spawn_blocking(move || cage.kill(&id, grace_ms)).await {
+                    Ok(Err(error @ (CageError::File { .. } | CageError::Busy { .. }))) => say_once(again, &task, &error),
+                    // A container that is only being made is killed when it says that it started: the machine orders it again.
+                    _ => return,
+                }
+                sleep(again).await;
+                again = (again * 2).min(AGAIN_MAX);
+            }
         });
     }
 }
 
-/// What recovery found in place of a record.
-enum Found {
-    Exit(Box<Exit>),
-    Nothing,
-}
-
-impl From<Recovered> for Found {
-    fn from(recovered: Recovered) -> Self {
-        match recovered {
-            Recovered::Ended(exit) => Found::Exit(Box::new(exit)),
-            _ => Found::Nothing,
-        }
+/// Ready when the container's supervisor has ended, or where that cannot be waited for, after a while.
+async fn wait_for(container: &Container) {
+    match container.pidfd().try_clone_to_owned().and_then(|fd| register(fd, Interest::READABLE)) {
+        Ok(fd) => drop(fd.readable().await),
+        Err(_) => sleep(AGAIN_MAX).await,
     }
 }
 
-impl Found {
-    fn exit(self) -> Result<Exit, String> {
-        match self {
-            Found::Exit(exit) => Ok(*exit),
-            Found::Nothing => Err("the supervisor left no record".to_owned()),
-        }
+/// The first failure of a row of them is said.
+fn say_once(again: Duration, task: &TaskId, error: &CageError) {
+    if again == AGAIN {
+        complain(&format!("task {task} cannot be looked after: {error}; trying again"));
     }
 }
 

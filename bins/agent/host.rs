@@ -5,7 +5,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use meso_bus::driver::Outside;
 use meso_bus::Bus;
-use meso_cli::{Failure, complain, io_text};
+use meso_cli::{Failure, complain};
 use meso_core::agent::{ANSWER_WAIT_MS, Agent, Effect, Event};
 use meso_core::id::{AgentId, TaskId};
 use meso_core::wire::Update;
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Duration;
 
 use crate::containers::Containers;
-use crate::journal::Journal;
+use crate::keeper::Keeper;
 use crate::retained::Retained;
 
 /// How long an answer to a registration or a beat may take: less than the machine waits.
@@ -23,9 +23,8 @@ const ANSWER_MS: u64 = ANSWER_WAIT_MS - 500;
 /// The outside of one agent.
 pub struct Host {
     agent: AgentId,
-    work_dir: std::path::PathBuf,
     bus: Bus,
-    journal: Option<Journal>,
+    keeper: Keeper,
     containers: Rc<Containers>,
     retained: Rc<Retained>,
     events: mpsc::Sender<Event>,
@@ -33,43 +32,8 @@ pub struct Host {
 
 impl Host {
     /// Ties the parts together.
-    pub fn new(
-        agent: AgentId,
-        work_dir: std::path::PathBuf,
-        bus: Bus,
-        journal: Journal,
-        containers: Rc<Containers>,
-        retained: Rc<Retained>,
-        events: mpsc::Sender<Event>,
-    ) -> Self {
-        Host { agent, work_dir, bus, journal: Some(journal), containers, retained, events }
-    }
-
-    /// One write and one fsync for all facts of the batch, off the runtime's thread.
-    async fn persist(&mut self, machine: &Agent, effects: &[Effect]) -> Result<(), Failure> {
-        let records: Vec<_> = effects.iter().filter_map(|effect| if let Effect::Persist(record) = effect { Some(record.clone()) } else { None }).collect();
-        if records.is_empty() {
-            return Ok(());
-        }
-        let mut journal = self.journal.take().expect("the journal is put back after each use");
-        let work_dir = self.work_dir.clone();
-        // A long log is begun anew from what the machine knows now, which includes this batch.
-        let anew = journal.is_long().then(|| machine.snapshot());
-        let path = journal.path().to_owned();
-        let outcome = tokio::task::spawn_blocking(move || match anew {
-            Some(records) => Journal::begin(&work_dir, &records),
-            None => journal.append(&records).map(|()| journal),
-        })
-        .await;
-        match outcome {
-            Ok(Ok(journal)) => {
-                self.journal = Some(journal);
-                Ok(())
-            }
-            Ok(Err(error)) => Err(Failure::config(format!("cannot write {}: {}", path.display(), io_text(&error)))
-                .hint("free some space or mend the disk and start the agent again: running tasks go on meanwhile")),
-            Err(error) => Err(Failure::internal(format!("writing {} failed: {error}", path.display()))),
-        }
+    pub fn new(agent: AgentId, bus: Bus, keeper: Keeper, containers: Rc<Containers>, retained: Rc<Retained>, events: mpsc::Sender<Event>) -> Self {
+        Host { agent, bus, keeper, containers, retained, events }
     }
 
     fn hello(&self, hello: Hello) {
@@ -118,7 +82,7 @@ impl Outside<Agent> for Host {
     type Fatal = Failure;
 
     async fn perform(&mut self, machine: &mut Agent, effects: Vec<Effect>) -> Result<(), Failure> {
-        self.persist(machine, &effects).await?;
+        self.keeper.persist(machine, &effects).await?;
         for effect in effects {
             match effect {
                 Effect::Persist(_) => {}

@@ -1,9 +1,8 @@
 //! From a work directory to an agent that serves: identity, recovery, bus, loop, end.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,19 +13,20 @@ use meso_cli::{Exit, Failure, VERSION, complain, host_name, io_text};
 use meso_core::agent::{Agent, Config, Event};
 use meso_core::condition::{Attr, parse_attrs};
 use meso_core::id::{AgentId, Nonce};
-use meso_core::resources::{Resources, parse_size};
+use meso_core::resources::{Milli, Resources, parse_size};
 use meso_core::wire::Launch;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Duration;
 
-use crate::Args;
 use crate::containers::{Containers, Settings};
+use crate::disk::Disk;
 use crate::host::Host;
 use crate::io::Io;
 use crate::journal::Journal;
-use crate::lending;
-use crate::retained::Retained;
+use crate::keeper::Keeper;
+use crate::retained::{Limits, Retained};
+use crate::{Args, Recover, cleanup, lending, workdir};
 
 /// How many events may wait for the machine; whoever sends more waits.
 const EVENTS_MAX: usize = 4096;
@@ -41,7 +41,7 @@ const LAST_KILL_WAIT: Duration = Duration::from_secs(20);
 
 pub async fn run(args: Args) -> Result<Exit, Failure> {
     let access = args.bus.access()?;
-    let work_dir = work_dir(args.work_dir.clone())?;
+    let work_dir = workdir::open(args.work_dir.clone())?;
     let lock_path = work_dir.join("lock");
     let _lock = WorkLock::take(&lock_path).map_err(|error| Failure::config(error.to_string()).hint("one agent runs on a work directory; give another --work-dir"))?;
     let host = host_name(args.host.as_deref())?;
@@ -51,6 +51,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
 
     let found = Journal::read(&work_dir)?;
     let boot_id = machine::boot_id().map_err(|error| Failure::config(format!("cannot read the boot id: {}", io_text(&error))))?;
+    let before = found.as_ref().map(|found| found.good_bytes);
     let (agent_id, generation, records) = match found {
         Some(found) => {
             if found.torn_bytes > 0 {
@@ -83,30 +84,41 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     };
     let secret = config.secret.clone();
     let clock = Clock::default();
-    let mut machine = Agent::recover(config, clock.now_ms(), records);
-    check_fits(&machine, &total)?;
-    let journal = Journal::begin(&work_dir, &machine.snapshot())
-        .map_err(|error| Failure::config(format!("cannot write in {}: {}", work_dir.display(), io_text(&error))).hint("free some space, or give another --work-dir"))?;
-
+    let mut machine = Agent::recover(config.clone(), clock.now_ms(), records);
+    if args.recover == Recover::Reconnect {
+        check_fits(&machine, &total)?;
+    }
     let (sender, mut events) = mpsc::channel(EVENTS_MAX);
+    let disk = Disk::new(work_dir.clone(), sender.clone());
+    let journal = Journal::begin(&work_dir, &machine.snapshot(), before)
+        .map_err(|error| Failure::storage(format!("cannot write in {}: {}", work_dir.display(), io_text(&error))).hint("free some space, or give another --work-dir"))?;
+    let mut keeper = Keeper::new(journal, Rc::clone(&disk));
+
     let live: Vec<Launch> = machine.live().cloned().collect();
-    let retained = Retained::read(Arc::clone(&cage), work_dir.clone(), &live);
+    let limits = Limits { delay: Duration::from_millis(args.gc_delay), headroom: args.gc_disk_headroom };
+    let retained = Retained::read(Arc::clone(&cage), work_dir.clone(), limits, &live);
     let settings = Settings { work_dir: work_dir.clone(), agent: agent_id.to_string(), host: host.clone(), log_cap_bytes: log_cap_mib.as_milli().unsigned_abs().saturating_mul(1 << 20) / 1000 };
-    let containers = Containers::new(Arc::clone(&cage), settings, sender.clone());
+    let containers = Containers::new(Arc::clone(&cage), settings, sender.clone(), Rc::clone(&disk));
+    let _ = sender.try_send(Event::Clock { wall_ms: wall_ms() });
+    if args.recover == Recover::Cleanup {
+        cleanup::clean_up(clock, &mut machine, &mut keeper, &containers, &sender, &mut events).await?;
+        machine = Agent::recover(config, clock.now_ms(), machine.snapshot());
+    }
+    let live: Vec<Launch> = machine.live().cloned().collect();
 
     let mut options = access.options();
     options.inbox = inbox_of(&agent_id);
     options.name = format!("meso-agent {host}");
     options.reconnect = true;
     let bus = Bus::connect_patiently(&options, |error, pause_ms| complain(&format!("{error}; trying again in {pause_ms} ms"))).await?;
-    listen(&bus, &agent_id, &secret, &sender, Io::new(bus.clone(), Arc::clone(&cage), std::rc::Rc::clone(&retained))).await?;
-    tell_time(clock, sender.clone());
+    listen(&bus, &agent_id, &secret, &sender, Io::new(bus.clone(), Arc::clone(&cage), Rc::clone(&retained))).await?;
+    tell_time(sender.clone());
 
     let adopted = {
-        let containers = std::rc::Rc::clone(&containers);
+        let containers = Rc::clone(&containers);
         async move { containers.recover(live).await }
     };
-    let lending = args.oversubscribe.map(|window_ms| lending::lend(Arc::clone(&cage), std::rc::Rc::clone(&containers), clock, window_ms, sender.clone()));
+    let lending = args.oversubscribe.map(|window_ms| lending::lend(Arc::clone(&cage), Rc::clone(&containers), clock, window_ms, sender.clone()));
     if lending.is_none() && !machine.lent_used().is_empty() {
         // What an agent before this one lent, and this one does not lend, is taken back.
         let _ = sender.try_send(Event::Lent { resources: Resources::default() });
@@ -114,17 +126,19 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     tokio::task::spawn_local(async move {
         let adopted = adopted.await;
         let running = adopted.values().filter(|word| **word == "running").count();
+        let unknown = adopted.values().filter(|word| **word == "unknown").count();
         if !adopted.is_empty() {
-            complain(&format!("found {} tasks of before: {running} run on, {} ended meanwhile", adopted.len(), adopted.len() - running));
+            complain(&format!("found {} tasks of before: {running} run on, {} ended meanwhile", adopted.len() - unknown, adopted.len() - running - unknown));
         }
         // Only now: a task that is found later would count as new, and what it lends be taken back.
         if let Some(lending) = lending {
             lending.await;
         }
     });
+    tokio::task::spawn_local(disk.watch(Rc::clone(&retained)));
     complain(&format!("agent {agent_id} on {host} gives {total}, tasks in {}", cage.isolation()));
 
-    let mut host = Host::new(agent_id, work_dir, bus.clone(), journal, std::rc::Rc::clone(&containers), retained, sender.clone());
+    let mut host = Host::new(agent_id, bus.clone(), keeper, Rc::clone(&containers), retained, sender.clone());
     drive(clock, &mut machine, &mut host, &mut events, asked_to_end()?).await?;
     if args.kill_tasks_on_exit {
         end_tasks(clock, &mut machine, &mut host, &mut events, &containers).await?;
@@ -133,27 +147,6 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     // It may not come back; if it does, it makes them again.
     cage.release();
     Ok(Exit::DONE)
-}
-
-/// `--work-dir`, or a place where such things are kept.
-fn work_dir(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    let dir = match given {
-        Some(dir) => dir,
-        None if machine::privileged() => PathBuf::from("/var/lib/meso/agent"),
-        None => match std::env::var_os("HOME") {
-            Some(home) => PathBuf::from(home).join(".local/state/meso/agent"),
-            None => return Err(Failure::usage("there is no HOME to keep a work directory in").hint("--work-dir DIR")),
-        },
-    };
-    let cannot = |what: &str, error: std::io::Error| {
-        Failure::config(format!("cannot {what} the work directory {}: {}", dir.display(), io_text(&error))).hint("--work-dir DIR that you may write")
-    };
-    fs::DirBuilder::new().recursive(true).mode(0o711).create(&dir).map_err(|error| cannot("make", error))?;
-    let dir = dir.canonicalize().map_err(|error| cannot("open", error))?;
-    let sandboxes = dir.join("sandboxes");
-    fs::DirBuilder::new().recursive(true).mode(0o711).create(&sandboxes).map_err(|error| cannot("write in", error))?;
-    fs::set_permissions(&dir, fs::Permissions::from_mode(0o711)).map_err(|error| cannot("write in", error))?;
-    Ok(dir)
 }
 
 fn attributes(given: &[String]) -> Result<BTreeMap<String, Attr>, Failure> {
@@ -183,14 +176,27 @@ fn supervisor() -> Result<PathBuf, Failure> {
 
 /// Running tasks hold what they were given: less than that cannot be given away.
 fn check_fits(machine: &Agent, total: &Resources) -> Result<(), Failure> {
-    if total.contains(machine.used()) {
+    let misfits = misfits(machine.used(), total);
+    if misfits.is_empty() {
         return Ok(());
     }
-    Err(Failure::config(format!("the tasks that run here hold {}, more than {total}", machine.used())).hint("start with at least that -R, or end some of them first"))
+    let what = format!("the tasks that run here hold {}; that does not fit in what is given: {}", machine.used(), misfits.join(", "));
+    Err(Failure::config(what).hint("-R with at least what they hold, or --recover cleanup to end them"))
+}
+
+/// Each kind of which more is used than given.
+fn misfits(used: &Resources, given: &Resources) -> Vec<String> {
+    let amounts = used.scalars().filter(|(name, _)| *name != "ports").filter_map(|(name, used)| {
+        let given = given.scalars().find(|(other, _)| *other == name).map_or(Milli::default(), |(_, given)| given);
+        (used > given).then(|| format!("{name} {used} used, {given} given"))
+    });
+    let ports = used.ports.difference(&given.ports);
+    let ports = (!ports.is_empty()).then(|| format!("ports {ports} used, not given"));
+    amounts.chain(ports).collect()
 }
 
 /// Subscribes before anything is said, so that no command is missed.
-async fn listen(bus: &Bus, agent: &AgentId, secret: &Nonce, sender: &mpsc::Sender<Event>, io: std::rc::Rc<Io>) -> Result<(), Failure> {
+async fn listen(bus: &Bus, agent: &AgentId, secret: &Nonce, sender: &mpsc::Sender<Event>, io: Rc<Io>) -> Result<(), Failure> {
     let mut commands = bus.subscribe(&bus.subjects().command(agent, secret)).await?;
     let mut lead = bus.subscribe(&bus.subjects().lead()).await?;
     let mut asks = bus.subscribe(&bus.subjects().ios(agent)).await?;
@@ -235,10 +241,7 @@ async fn listen(bus: &Bus, agent: &AgentId, secret: &Nonce, sender: &mpsc::Sende
     Ok(())
 }
 
-fn tell_time(clock: Clock, sender: mpsc::Sender<Event>) {
-    let _ = clock;
-    // The first reading comes before any other event.
-    let _ = sender.try_send(Event::Clock { wall_ms: wall_ms() });
+fn tell_time(sender: mpsc::Sender<Event>) {
     tokio::task::spawn_local(async move {
         loop {
             tokio::time::sleep(CLOCK_EVERY).await;
@@ -267,7 +270,7 @@ fn asked_to_end() -> Result<impl Future<Output = ()>, Failure> {
 }
 
 /// Ends what runs, waits for it, and has the statuses stored.
-async fn end_tasks(clock: Clock, machine: &mut Agent, host: &mut Host, events: &mut mpsc::Receiver<Event>, containers: &std::rc::Rc<Containers>) -> Result<(), Failure> {
+async fn end_tasks(clock: Clock, machine: &mut Agent, host: &mut Host, events: &mut mpsc::Receiver<Event>, containers: &Rc<Containers>) -> Result<(), Failure> {
     let began = tokio::time::Instant::now();
     let grace_of = |launch: &Launch| launch.spec.kill_grace.map_or(meso_core::agent::KILL_GRACE_MS, |span| span.0);
     let longest_ms = machine.live().map(grace_of).max().unwrap_or(0);
@@ -296,4 +299,21 @@ fn random() -> Result<u64, Failure> {
 
 fn nonce() -> Result<Nonce, Failure> {
     Ok(Nonce::fresh(random()?, random()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use meso_core::resources::parse_total;
+
+    use super::misfits;
+
+    /// Shows that each kind that does not fit is named with both amounts, and ports by their numbers.
+    #[test]
+    fn misfits_are_named() {
+        let total = |text| parse_total(text).expect("plain resources");
+        let used = total("cpus=3,mem=64,ports=[31000-31001],licenses=2");
+        assert_eq!(misfits(&used, &total("cpus=3,mem=128,ports=[31000-31005],licenses=2")), Vec::<String>::new());
+        let named = misfits(&used, &total("cpus=2,mem=64,ports=[31001-31005]"));
+        assert_eq!(named, ["cpus 3 used, 2 given", "licenses 2 used, 0 given", "ports [31000] used, not given"]);
+    }
 }

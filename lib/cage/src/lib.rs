@@ -22,6 +22,7 @@
 
 mod birth;
 mod cage;
+mod clear;
 mod container;
 mod descendants;
 mod error;
@@ -42,6 +43,7 @@ mod watch;
 mod worklock;
 
 pub use cage::{Cage, CgroupUse, Options};
+pub use clear::clear;
 pub use container::Container;
 pub use error::{CageError, LaunchError};
 pub use exit::{Exit, Why};

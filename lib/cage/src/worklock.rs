@@ -1,8 +1,7 @@
 //! One agent per work directory
 use crate::error::CageError;
 use std::{
-    fs::{OpenOptions, TryLockError, File},
-    io::Write,
+    fs::{File, OpenOptions, TryLockError},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
     thread,
@@ -41,11 +40,8 @@ impl WorkLock {
         }
         match tried {
             Ok(()) => {
-                let say = |mut file: &File| {
-                    file.set_len(0)?;
-                    writeln!(file, "{}", std::process::id())
-                };
-                say(&file).map_err(|e| CageError::file("write", path, e))?;
+                // Always as long, so that it needs no room on a full disk. Without it the lock is as good: it is for people.
+                let _ = file.write_all_at(format!("{:<width$}\n", std::process::id(), width = PID_BYTES_MAX - 1).as_bytes(), 0);
                 Ok(WorkLock { _file: file })
             }
             Err(TryLockError::WouldBlock) => Err(CageError::Held { path: path.to_owned(), pid: holder(&file) }),

@@ -24,6 +24,8 @@ impl Exit {
     pub const UNREACHABLE: Exit = Exit(69);
     /// A fault of our own program.
     pub const INTERNAL: Exit = Exit(70);
+    /// What must be kept could not be written.
+    pub const STORAGE: Exit = Exit(74);
     /// Not now: no offer in time, a name held by another, an overlap.
     pub const NOT_NOW: Exit = Exit(75);
     /// Not permitted by the bus or by policy.
@@ -120,6 +122,8 @@ pub enum FailureKind {
     Denied,
     /// Configuration or state on disk is wrong.
     Config,
+    /// What must be kept could not be written.
+    Storage,
     /// `--timeout` hit.
     TimedOut,
     /// The reader of our stdout has gone; nothing to say about it.
@@ -182,6 +186,11 @@ impl Failure {
         Self::new(FailureKind::Config, what)
     }
 
+    /// What must be kept could not be written: 74, or 125 for a task.
+    pub fn storage(what: impl Into<String>) -> Self {
+        Self::new(FailureKind::Storage, what)
+    }
+
     /// The time limit was hit: 124 in every tool.
     pub fn timed_out(what: impl Into<String>) -> Self {
         Self::new(FailureKind::TimedOut, what)
@@ -235,6 +244,7 @@ impl Failure {
             (FailureKind::Internal, ToolKind::Plain) => Exit::INTERNAL,
             (FailureKind::Denied, ToolKind::Plain) => Exit::DENIED,
             (FailureKind::Config, ToolKind::Plain) => Exit::CONFIG,
+            (FailureKind::Storage, ToolKind::Plain) => Exit::STORAGE,
         }
     }
 }
@@ -291,6 +301,7 @@ mod tests {
             (FailureKind::NotNow, 75, 75),
             (FailureKind::Denied, 77, 125),
             (FailureKind::Config, 78, 125),
+            (FailureKind::Storage, 74, 125),
             (FailureKind::TimedOut, 124, 124),
             (FailureKind::ReaderGone, 0, 0),
         ];

@@ -7,6 +7,9 @@
 use crate::resources::Resources;
 use crate::wire::Launch;
 
+/// The reason of what is not launched for the disk's sake.
+const DISK: &str = "agent_disk";
+
 /// What the tasks here hold.
 #[derive(Debug, Default)]
 pub(super) struct Admission {
@@ -21,6 +24,10 @@ pub(super) struct Admission {
     is_over: bool,
     /// Something was given back that the leader would lend again.
     is_stale: bool,
+    /// What is wrong with the agent's disk: nothing is launched until it is well.
+    disk_fault: Option<String>,
+    /// Whether the leader believes that the agent takes no tasks.
+    told_closed: bool,
 }
 
 impl Admission {
@@ -39,8 +46,11 @@ impl Admission {
         &self.lent_used
     }
 
-    /// Why there is no room for a launch that is not charged yet, if there is none.
-    pub(super) fn why_not(&self, launch: &Launch) -> Option<String> {
+    /// Why there is no room for a launch that is not charged yet, if there is none: a stable word, and for people.
+    pub(super) fn why_not(&self, launch: &Launch) -> Option<(&'static str, String)> {
+        if let Some(fault) = &self.disk_fault {
+            return Some((DISK, fault.clone()));
+        }
         let needed = &launch.resources;
         let nothing = Resources::default();
         let (all, used, what) = if launch.lent {
@@ -49,7 +59,12 @@ impl Admission {
             (&self.total, &self.used, "free here")
         };
         let free = all.checked_sub(used).unwrap_or_default();
-        (!free.contains(needed)).then(|| format!("it needs {needed}, {what} is {free}"))
+        (!free.contains(needed)).then(|| ("agent_full", format!("it needs {needed}, {what} is {free}")))
+    }
+
+    /// The disk is not well, or is again.
+    pub(super) fn set_disk_fault(&mut self, fault: Option<String>) {
+        self.disk_fault = fault;
     }
 
     /// Counts what a launch holds, unless it clashes with what is held: then it is about to be refused. Says whether it counts.
@@ -82,24 +97,32 @@ impl Admission {
         self.lent = Some(lent);
     }
 
-    /// Whether the leader has to hear at once of what may be lent: it is less than it counts on.
+    /// Whether the leader has to hear at once: less may be lent than it counts on, or no tasks are taken, or are again.
     pub(super) fn is_pressed(&self) -> bool {
-        self.is_stale || (self.lent.as_ref().is_some_and(|lent| !lent.contains(&self.lent_used)) && self.lent != self.told)
+        self.is_stale || self.disk_fault.is_some() != self.told_closed || (self.lent.as_ref().is_some_and(|lent| !lent.contains(&self.lent_used)) && self.lent != self.told)
     }
 
     /// What to tell the leader of it; it counts as told. While nothing is known, those who have something keep it, and
     /// nobody gets more.
     pub(super) fn tell_lent(&mut self) -> Option<Resources> {
         let has_ever_lent = self.told.is_some() || !self.lent_used.is_empty();
-        self.told = self.lent.clone().or_else(|| has_ever_lent.then(|| self.lent_used.clone()));
+        let lent = self.lent.as_ref().filter(|_| self.disk_fault.is_none());
+        self.told = lent.cloned().or_else(|| has_ever_lent.then(|| self.lent_used.clone()));
         self.is_over = self.told.as_ref().is_some_and(|lent| !lent.contains(&self.lent_used));
         self.is_stale = false;
         self.told.clone()
     }
 
+    /// What to tell the leader of whether tasks are taken; it counts as told.
+    pub(super) fn tell_closed(&mut self) -> Option<String> {
+        self.told_closed = self.disk_fault.is_some();
+        self.told_closed.then(|| DISK.to_owned())
+    }
+
     /// A leader that takes this agent in is told who holds what, and nothing else yet.
     pub(super) fn forget_told(&mut self) {
         self.told = None;
+        self.told_closed = false;
         self.is_over = false;
         self.is_stale = false;
     }
@@ -173,7 +196,7 @@ mod tests {
             let mut world = World { agent, now_ms: 0, records: Vec::new() };
             world.step(Event::Tick);
             for _ in 0..2 {
-                world.step(Event::Welcome(Some(Welcome::Welcome { epoch: 1, master: MasterId::fresh(1), beat_ms: BEAT_MS })));
+                world.step(Event::Welcome(Some(Welcome::Welcome { epoch: 1, master: MasterId::fresh(1), beat_ms: BEAT_MS, timeout_ms: None })));
             }
             assert!(world.agent.joined());
             world
@@ -271,6 +294,53 @@ mod tests {
         assert_eq!(world.launch(3, true, "cpus=1"), Ok(()));
     }
 
+    /// Shows that nothing is launched while the disk is not well, that what runs ends as ever, and that the leader hears of both at once, and once.
+    #[test]
+    fn closed_for_its_disk() {
+        let mut world = World::new(Agent::new(config(), 0));
+        world.lend("cpus=2");
+        assert_eq!((world.launch(1, false, "cpus=1"), world.launch(2, true, "cpus=1")), (Ok(()), Ok(())));
+        let disk = |fault: Option<&str>| Event::Disk { fault: fault.map(str::to_owned) };
+        let beat = beat_of(world.step(disk(Some("the disk is full")))).expect("it cannot wait");
+        assert_eq!((beat.closed.as_deref(), beat.lent), (Some("agent_disk"), Some(resources("cpus=1"))), "nothing more is lent either");
+        assert_eq!(beat_of(world.step(disk(Some("the disk is still full")))), None, "that was said");
+        assert_eq!(world.beaten(), None);
+        for (no, lent) in [(3, false), (4, true)] {
+            let order = Order::Launch { launches: vec![launch(no, lent, "cpus=0.1")] };
+            let effects = world.step(Event::Command(Command { epoch: 1, incarnation: Nonce::fresh(1, 1), order }));
+            let refused = effects.iter().find_map(|effect| if let Effect::Send(update) = effect { Some((update.state, update.reason.as_deref(), update.message.as_deref())) } else { None });
+            assert_eq!(refused, Some((TaskState::Dropped, Some("agent_disk"), Some("the disk is still full"))));
+            assert!(!effects.iter().any(|effect| matches!(effect, Effect::Launch(_))));
+        }
+        world.end(1);
+        assert_eq!(world.next_beat().closed.as_deref(), Some("agent_disk"));
+        world.beaten();
+        let beat = beat_of(world.step(disk(None))).expect("it cannot wait");
+        assert_eq!((beat.closed, beat.lent), (None, Some(resources("cpus=2"))));
+        world.beaten();
+        assert_eq!((world.launch(5, false, "cpus=1"), world.launch(6, true, "cpus=0.5")), (Ok(()), Ok(())));
+        // Another leader knows nothing of it.
+        beat_of(world.step(disk(Some("the disk is full"))));
+        world.step(Event::Beaten(None));
+        let welcome = || Event::Welcome(Some(Welcome::Welcome { epoch: 2, master: MasterId::fresh(2), beat_ms: BEAT_MS, timeout_ms: None }));
+        world.step(welcome());
+        assert_eq!(beat_of(world.step(welcome())).and_then(|beat| beat.closed).as_deref(), Some("agent_disk"));
+    }
+
+    /// Shows that all tasks can be ended at once, each with its own grace, for one reason.
+    #[test]
+    fn all_are_ended() {
+        let mut world = World::new(Agent::new(config(), 0));
+        assert_eq!((world.launch(1, false, "cpus=1"), world.launch(2, false, "cpus=1")), (Ok(()), Ok(())));
+        let effects = world.step(Event::EndAll { reason: "agent_cleanup" });
+        let killed: Vec<_> = effects.iter().filter_map(|effect| if let Effect::Kill { task, grace_ms } = effect { Some((task.clone(), *grace_ms)) } else { None }).collect();
+        assert_eq!(killed, vec![(TaskId::fresh(1), super::super::KILL_GRACE_MS), (TaskId::fresh(2), super::super::KILL_GRACE_MS)]);
+        let effects = world.step(Event::Ended { task: TaskId::fresh(1), ending: Ending::Exited { code: None, signal: Some(15) }, usage: Usage::default() });
+        let said = effects.iter().find_map(|effect| if let Effect::Persist(Record::Status { update }) = effect { Some((update.state, update.reason.clone())) } else { None });
+        assert_eq!(said, Some((TaskState::Killed, Some("agent_cleanup".to_owned()))));
+        assert_eq!(world.agent.live().count(), 1);
+    }
+
     /// Shows that the leader hears at once when something is given back that is not to be lent again.
     #[test]
     fn given_back() {
@@ -307,7 +377,7 @@ mod tests {
             assert_eq!((beat.lent, world.agent.live().count()), (Some(resources("cpus=1")), 2));
             // The answer is lost: whoever leads now is told anew.
             world.step(Event::Beaten(None));
-            let welcome = || Event::Welcome(Some(Welcome::Welcome { epoch: 2, master: MasterId::fresh(2), beat_ms: BEAT_MS }));
+            let welcome = || Event::Welcome(Some(Welcome::Welcome { epoch: 2, master: MasterId::fresh(2), beat_ms: BEAT_MS, timeout_ms: None }));
             assert_eq!(beat_of(world.step(welcome())), None, "it registers again under the new epoch");
             assert!(beat_of(world.step(welcome())).is_some_and(|beat| beat.epoch == 2 && beat.lent == Some(resources("cpus=1"))));
         }

@@ -4,13 +4,18 @@
 //! [`Agent::recover`] and then feeds what was found on the machine as ordinary container events.
 
 mod admission;
+mod alone;
+mod leaving;
 pub mod record;
 pub mod spawned;
+#[cfg(test)]
+mod testagent;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::agent::admission::Admission;
+use crate::agent::alone::Alone;
 use crate::agent::record::{RECORD_VERSION, Record};
 use crate::agent::spawned::Spawned;
 use crate::agent::verdict::verdict;
@@ -20,6 +25,8 @@ use crate::resources::Resources;
 use crate::task::TaskState;
 use crate::wire::agent::{Beat, Beaten, Command, Held, Hello, Invitation, Order, Welcome};
 use crate::wire::{Launch, MESSAGE_BYTES_MAX, PROTOCOL, Refusal, Span, Update, UpdateKind, Wall};
+
+pub use leaving::LEAVE_WAIT_MS;
 
 /// Between TERM and KILL where nobody says otherwise, milliseconds.
 pub const KILL_GRACE_MS: u64 = 3_000;
@@ -98,7 +105,7 @@ pub enum Ending {
     },
     /// Its record is gone: the supervisor was killed, the machine started anew, or it never started.
     Lost {
-        /// A stable word: `supervisor_lost`, `agent_rebooted`, `agent_restarted`.
+        /// A stable word: `supervisor_lost`, `agent_rebooted`, `agent_restarted`, `agent_disk`, `agent_exhausted`.
         reason: &'static str,
     },
 }
@@ -161,6 +168,16 @@ pub enum Event {
     Lent {
         /// All of it, what is lent already included.
         resources: Resources,
+    },
+    /// Whether the disk takes what a task needs.
+    Disk {
+        /// What is wrong with it, for people; none where it is well.
+        fault: Option<String>,
+    },
+    /// All tasks are to end, each with its own grace.
+    EndAll {
+        /// A stable word.
+        reason: &'static str,
     },
 }
 
@@ -242,6 +259,11 @@ pub struct Agent {
     hello_no: u64,
     /// Ends that were asked for before this process began and are to be passed on again.
     unkilled: Vec<TaskId>,
+    /// The protocol major that it speaks: the older one to a master that knows no other.
+    speaks: u32,
+    alone: Alone,
+    /// It is gone by an operator's word: why, and until when it waits for the ends of its tasks.
+    leaving: Option<(Refusal, u64)>,
     /// Commands of a lower epoch that were refused, for the operator and the tests.
     pub refused_stale: u64,
 }
@@ -266,6 +288,9 @@ impl Agent {
             told: Vec::new(),
             hello_no: 0,
             unkilled: Vec::new(),
+            speaks: PROTOCOL,
+            alone: Alone::new(now_ms),
+            leaving: None,
             refused_stale: 0,
         }
     }
@@ -291,7 +316,7 @@ impl Agent {
 
     /// All that has to be remembered: what a log that is begun anew holds.
     pub fn snapshot(&self) -> Vec<Record> {
-        let all = Record::Snapshot { max_epoch: self.max_epoch, status_seq: self.status_seq, spawned: self.spawned.clone() };
+        let all = Record::Snapshot { max_epoch: self.max_epoch, status_seq: self.status_seq, spawned: self.spawned.clone(), timeout_ms: self.alone.limit_ms() };
         let held = self.tasks.values().map(|entry| Record::Held { held: Box::new(held(entry)) });
         [self.head(), all].into_iter().chain(held).collect()
     }
@@ -333,7 +358,11 @@ impl Agent {
             Standing::Asking { until_ms, .. } => until_ms,
             Standing::Joined { beat_at_ms, answer_by_ms } => answer_by_ms.unwrap_or(beat_at_ms),
         };
-        Some(self.timers.first().map_or(standing, |(at, _)| standing.min(*at)))
+        if let Some((_, until_ms)) = &self.leaving {
+            return Some(*until_ms);
+        }
+        let timer = self.timers.first().map(|(at, _)| *at);
+        [timer, self.alone.due_ms()].into_iter().flatten().chain([standing]).min()
     }
 
     /// Feeds one event in; says, in order, what must now become true outside.
@@ -349,7 +378,20 @@ impl Agent {
             Event::Started { task } => self.on_started(now_ms, &task, &mut out),
             Event::Ended { task, ending, usage } => self.on_ended(now_ms, &task, ending, usage, &mut out),
             Event::Stored { task, seq, ok } => self.on_stored(now_ms, &task, seq, ok, &mut out),
-            Event::Lent { resources } => self.on_lent(now_ms, resources),
+            Event::Lent { resources } => {
+                self.admission.set_lent(resources);
+                self.beat_if_pressed(now_ms);
+            }
+            Event::Disk { fault } => {
+                self.admission.set_disk_fault(fault);
+                self.beat_if_pressed(now_ms);
+            }
+            Event::EndAll { reason } => {
+                let live: Vec<TaskId> = self.live().map(|launch| launch.task.clone()).collect();
+                for task in live {
+                    self.kill(now_ms, &task, None, reason.to_owned(), &mut out);
+                }
+            }
         }
         self.on_time(now_ms, &mut out);
         out
@@ -363,14 +405,19 @@ impl Agent {
     fn apply(&mut self, record: &Record) {
         match record {
             Record::Head { .. } => {}
-            Record::Epoch { epoch } => self.max_epoch = self.max_epoch.max(*epoch),
+            Record::Epoch { epoch, timeout_ms } => {
+                self.max_epoch = self.max_epoch.max(*epoch);
+                self.alone.set_limit(*timeout_ms);
+            }
             Record::Launch { launch } => {
                 self.spawned.insert(launch.launch.epoch, launch.no);
                 let mut entry = Entry::new(launch, &self.config);
                 entry.charged = self.admission.charge(launch);
+                self.alone.watch(launch);
                 self.tasks.insert(launch.task.clone(), entry);
             }
             Record::Killing { task, grace_ms, reason } => {
+                self.alone.forget(task);
                 if let Some(entry) = self.tasks.get_mut(task) {
                     entry.killing = Some((*grace_ms, reason.clone()));
                 }
@@ -383,6 +430,7 @@ impl Agent {
                             self.admission.refund(&entry.launch);
                         }
                         self.ended_unsettled += 1;
+                        self.alone.forget(&update.task);
                     }
                     entry.update = (**update).clone();
                     entry.unstored.push_back((**update).clone());
@@ -393,19 +441,22 @@ impl Agent {
                     self.ended_unsettled -= 1;
                 }
             }
-            Record::Snapshot { max_epoch, status_seq, spawned } => {
+            Record::Snapshot { max_epoch, status_seq, spawned, timeout_ms } => {
                 self.max_epoch = *max_epoch;
                 self.status_seq = *status_seq;
                 self.spawned = spawned.clone();
                 self.tasks.clear();
                 self.admission.clear();
+                self.alone.clear();
+                self.alone.set_limit(*timeout_ms);
                 self.ended_unsettled = 0;
             }
             Record::Held { held } => {
                 let mut entry = Entry::new(&held.launch, &self.config);
                 entry.update = held.update.clone();
                 if held.killing {
-                    entry.killing = Some((held.launch.spec.kill_grace.map_or(KILL_GRACE_MS, |grace| grace.0), "asked".to_owned()));
+                    let reason = held.killing_reason.clone().unwrap_or_else(|| "asked".to_owned());
+                    entry.killing = Some((held.launch.spec.kill_grace.map_or(KILL_GRACE_MS, |grace| grace.0), reason));
                 }
                 if held.update.seq > 0 {
                     entry.unstored.push_back(held.update.clone());
@@ -414,6 +465,9 @@ impl Agent {
                     self.ended_unsettled += 1;
                 } else {
                     entry.charged = self.admission.charge(&held.launch);
+                    if !held.killing {
+                        self.alone.watch(&held.launch);
+                    }
                 }
                 self.tasks.insert(held.launch.task.clone(), entry);
             }
@@ -465,7 +519,7 @@ impl Agent {
             }
         }
         let hello = Hello {
-            v: PROTOCOL,
+            v: self.speaks,
             agent: self.config.agent.clone(),
             incarnation: self.config.incarnation.clone(),
             secret: self.config.secret.clone(),
@@ -484,6 +538,7 @@ impl Agent {
             no: self.hello_no,
         };
         self.admission.forget_told();
+        self.alone.asked(now_ms);
         self.standing = Standing::Asking { until_ms: now_ms + ANSWER_WAIT_MS, told: next };
         out.push(Effect::Hello(Box::new(hello)));
     }
@@ -491,17 +546,23 @@ impl Agent {
     fn on_welcome(&mut self, now_ms: u64, answer: Option<Welcome>, out: &mut Vec<Effect>) {
         let Standing::Asking { told, .. } = self.standing else { return };
         match answer {
-            Some(Welcome::Refused(refusal)) => out.push(Effect::Leave(refusal)),
-            Some(Welcome::Welcome { epoch, beat_ms, .. }) if epoch >= self.max_epoch => {
+            Some(Welcome::Refused(refusal)) => self.on_refused(now_ms, refusal, out),
+            Some(Welcome::Welcome { epoch, beat_ms, timeout_ms, .. }) if epoch >= self.max_epoch => {
                 let fenced = epoch == self.max_epoch;
+                self.alone.answered();
                 self.hello_wait_ms = HELLO_WAIT_MS;
                 self.beat_ms = beat_ms.clamp(100, 3_600_000);
                 if !fenced {
                     // What was told before the fence may have changed by a command of the leader before. Only what is
                     // told from here on is the whole truth for the new one.
-                    self.persist(Record::Epoch { epoch }, out);
+                    self.persist(Record::Epoch { epoch, timeout_ms }, out);
                     self.hello(now_ms, 0, out);
-                } else if told < self.told.len() {
+                    return;
+                }
+                if timeout_ms != self.alone.limit_ms() {
+                    self.persist(Record::Epoch { epoch, timeout_ms }, out);
+                }
+                if told < self.told.len() {
                     self.hello(now_ms, told, out);
                 } else {
                     self.told.clear();
@@ -514,13 +575,13 @@ impl Agent {
     }
 
     fn retry_hello(&mut self, now_ms: u64) {
+        self.speaks = PROTOCOL;
         self.standing = Standing::Alone { hello_at_ms: now_ms + self.hello_wait_ms };
         self.hello_wait_ms = (self.hello_wait_ms * 2).min(HELLO_WAIT_MS_MAX);
     }
 
-    /// More is lent than may be: that cannot wait for the next beat.
-    fn on_lent(&mut self, now_ms: u64, resources: Resources) {
-        self.admission.set_lent(resources);
+    /// What the leader has to hear at once does not wait for the next beat.
+    fn beat_if_pressed(&mut self, now_ms: u64) {
         if let Standing::Joined { beat_at_ms, .. } = &mut self.standing {
             if self.admission.is_pressed() {
                 *beat_at_ms = now_ms;
@@ -539,12 +600,14 @@ impl Agent {
         let Standing::Joined { .. } = self.standing else { return };
         match answer {
             Some(beaten) if beaten.epoch == self.max_epoch && beaten.known => {
+                self.alone.answered();
                 self.seen = self.seen.max(beaten.seen);
                 self.settle_all(out);
                 self.standing = Standing::Joined { beat_at_ms: now_ms + self.next_beat_ms(), answer_by_ms: None };
             }
             _ => {
                 self.hello_wait_ms = HELLO_WAIT_MS;
+                self.speaks = PROTOCOL;
                 self.standing = Standing::Alone { hello_at_ms: now_ms };
             }
         }
@@ -564,7 +627,7 @@ impl Agent {
     }
 
     fn on_command(&mut self, now_ms: u64, command: Command, out: &mut Vec<Effect>) {
-        if command.incarnation != self.config.incarnation {
+        if command.incarnation != self.config.incarnation || self.leaving.is_some() {
             return;
         }
         if command.epoch < self.max_epoch {
@@ -590,6 +653,7 @@ impl Agent {
                     self.standing = Standing::Alone { hello_at_ms: now_ms };
                 }
             }
+            Order::Unknown => out.push(Effect::Say("refused an order that a later release knows: run that release here, too".to_owned())),
         }
     }
 
@@ -616,8 +680,8 @@ impl Agent {
             self.status(now_ms, &task, TaskState::Killed, Some(("killed_before_start", "its end was asked for before it started".to_owned())), out);
         } else if let Some(fault) = fault {
             self.status(now_ms, &task, TaskState::Error, Some(("task_invalid", fault)), out);
-        } else if let Some(message) = why_not {
-            self.status(now_ms, &task, TaskState::Dropped, Some(("agent_full", message)), out);
+        } else if let Some((reason, message)) = why_not {
+            self.status(now_ms, &task, TaskState::Dropped, Some((reason, message)), out);
         } else {
             out.push(Effect::Launch(Box::new(launch)));
         }
@@ -710,7 +774,7 @@ impl Agent {
         let ends = update.is_final;
         self.persist(Record::Status { update: Box::new(update) }, out);
         let entry = self.tasks.get_mut(&task).expect("a status is made of a known task");
-        if entry.unstored.len() == 1 {
+        if entry.unstored.len() == 1 && self.leaving.is_none() {
             entry.resend_ms = RESEND_MS;
             let at = now_ms + ANSWER_WAIT_MS;
             out.push(Effect::Send(Box::new(entry.unstored[0].clone())));
@@ -752,14 +816,21 @@ impl Agent {
                 self.pass_kill(&task, grace_ms, out);
             }
         }
+        if self.leaving.is_some() {
+            return self.leave_when_done(now_ms, out);
+        }
+        for task in self.alone.take_due(now_ms) {
+            self.kill(now_ms, &task, None, "agent_unreachable".to_owned(), out);
+        }
         match self.standing {
             Standing::Alone { hello_at_ms } if hello_at_ms <= now_ms => self.hello(now_ms, 0, out),
             Standing::Asking { until_ms, .. } if until_ms <= now_ms => self.retry_hello(now_ms),
             Standing::Joined { answer_by_ms: Some(by), .. } if by <= now_ms => self.standing = Standing::Alone { hello_at_ms: now_ms },
             Standing::Joined { beat_at_ms, answer_by_ms: None } if beat_at_ms <= now_ms => {
                 self.standing = Standing::Joined { beat_at_ms, answer_by_ms: Some(now_ms + ANSWER_WAIT_MS) };
-                let lent = self.admission.tell_lent();
-                out.push(Effect::Beat(Beat { agent: self.config.agent.clone(), incarnation: self.config.incarnation.clone(), epoch: self.max_epoch, status_seq: self.status_seq, lent }));
+                let (lent, closed) = (self.admission.tell_lent(), self.admission.tell_closed());
+                self.alone.asked(now_ms);
+                out.push(Effect::Beat(Beat { agent: self.config.agent.clone(), incarnation: self.config.incarnation.clone(), epoch: self.max_epoch, status_seq: self.status_seq, lent, closed }));
             }
             _ => {}
         }
@@ -814,5 +885,5 @@ impl Entry {
 }
 
 fn held(entry: &Entry) -> Held {
-    Held { launch: entry.launch.clone(), update: entry.update.clone(), killing: entry.killing.is_some() }
+    Held { launch: entry.launch.clone(), update: entry.update.clone(), killing: entry.killing.is_some(), killing_reason: entry.killing.as_ref().map(|(_, reason)| reason.clone()) }
 }

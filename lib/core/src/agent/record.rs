@@ -29,6 +29,9 @@ pub enum Record {
     Epoch {
         /// The epoch.
         epoch: u64,
+        /// After how long without a word its leader takes this agent for unreachable, milliseconds, if it said so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout_ms: Option<u64>,
     },
     /// A launch was taken: it is spawned after this is on the disk, and never again.
     Launch {
@@ -62,6 +65,9 @@ pub enum Record {
         status_seq: u64,
         /// The launches taken.
         spawned: Spawned,
+        /// As in `epoch`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout_ms: Option<u64>,
     },
     /// After a snapshot: a task that is not settled.
     Held {

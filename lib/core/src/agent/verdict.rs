@@ -13,7 +13,12 @@ pub(super) fn verdict(ending: &Ending, asked: Option<String>, spec: &Task, host:
     match ending {
         Ending::Exited { code, signal } => match asked {
             Some(reason) => {
-                let message = if reason == "revoked" { "others needed its room" } else { "its end was asked for" };
+                let message = match reason.as_str() {
+                    "revoked" => "others needed its room",
+                    "agent_unreachable" => "its agent was out of reach, and it was not to run on there",
+                    "agent_gone" => "its agent was declared gone",
+                    _ => "its end was asked for",
+                };
                 (TaskState::Killed, why(&reason, message.to_owned()), *code, *signal)
             }
             None if *code == Some(0) => (TaskState::Finished, None, *code, *signal),
@@ -40,6 +45,8 @@ pub(super) fn verdict(ending: &Ending, asked: Option<String>, spec: &Task, host:
             let message = match *reason {
                 "agent_rebooted" => "the agent's machine started anew",
                 "agent_restarted" => "the agent restarted before the task was started",
+                "agent_disk" => "the agent's disk did not take what the task needs; it was not started",
+                "agent_exhausted" => "the agent's machine had no descriptors, processes or memory left for the task; it was not started",
                 _ => "the task's supervisor was killed; nothing of the task is left",
             };
             (TaskState::Dropped, why(reason, message.to_owned()), None, None)

@@ -7,9 +7,9 @@ use crate::id::{AgentId, Nonce, TaskId};
 use crate::master::lending::pool_of;
 use crate::master::{AgentDoc, Caller, Effect, Lead, Reply, TaskEntry, Timer};
 use crate::resources::Resources;
-use crate::task::TaskState;
+use crate::task::{OnUnreachable, TaskState};
 use crate::wire::agent::{Beat, Beaten, Command, Held, Hello, Order, Welcome};
-use crate::wire::{Launch, PROTOCOL, Refusal, RefusalCode};
+use crate::wire::{Launch, Refusal, RefusalCode, protocol_fault};
 
 /// Whether an agent can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum AgentState {
     Active,
     /// Silent for too long; what it runs is not known.
     Unreachable,
+    /// Declared gone by an operator: it is never taken in again.
+    Gone,
 }
 
 /// An agent as the leader knows it.
@@ -39,6 +41,8 @@ pub struct AgentEntry {
     pub(super) isolation: String,
     pub(super) version: String,
     pub(super) heard_ms: u64,
+    /// When it was last heard of before it was away, milliseconds since 1970; 0 if it is not.
+    pub(super) heard_wall_ms: u64,
     /// Statuses seen beyond a gap.
     ahead: BTreeSet<u64>,
     /// What the last beat said was made.
@@ -52,13 +56,15 @@ pub struct AgentEntry {
     told: Option<(Nonce, u64)>,
     /// The epoch it registered under.
     pub(super) epoch: u64,
-    watched: bool,
+    pub(super) watched: bool,
+    /// It takes no tasks for now.
+    closed: bool,
 }
 
 impl AgentEntry {
     pub(super) fn recovered(doc: AgentDoc, now_ms: u64) -> Self {
         AgentEntry {
-            state: if doc.unreachable { AgentState::Unreachable } else { AgentState::Recovering },
+            state: doc.state(),
             host: doc.host,
             incarnation: None,
             seen: 0,
@@ -68,6 +74,7 @@ impl AgentEntry {
             isolation: String::new(),
             version: String::new(),
             heard_ms: now_ms,
+            heard_wall_ms: doc.heard_ms,
             ahead: BTreeSet::new(),
             made: 0,
             launch_no: 0,
@@ -76,6 +83,7 @@ impl AgentEntry {
             told: None,
             epoch: 0,
             watched: false,
+            closed: false,
         }
     }
 
@@ -113,9 +121,11 @@ impl AgentEntry {
 
 impl Lead {
     pub(super) fn on_hello(&mut self, caller: Caller, hello: Hello) {
-        if hello.v != PROTOCOL {
-            let message = format!("the agent speaks protocol {}, this master {PROTOCOL}: run the same release on both", hello.v);
+        if let Some(message) = protocol_fault("the agent", hello.v) {
             return self.refuse_agent(caller, RefusalCode::Version, message);
+        }
+        if let Some((code, message)) = self.refusal_of_gone(&hello) {
+            return self.refuse_agent(caller, code, message);
         }
         if hello.max_epoch > self.epoch {
             // It obeyed a leader whose lease record was lost. Rise above it before commanding anything.
@@ -136,7 +146,7 @@ impl Lead {
         }
         let was = known.map(|entry| (entry.state, entry.generation, entry.host.clone()));
         let agent = hello.agent.clone();
-        let welcome = Welcome::Welcome { epoch: self.epoch, master: self.config.master.clone(), beat_ms: self.config.agent_beat_ms };
+        let welcome = Welcome::Welcome { epoch: self.epoch, master: self.config.master.clone(), beat_ms: self.config.agent_beat_ms, timeout_ms: Some(self.config.agent_timeout_ms) };
         if hello.max_epoch == self.epoch && !self.fenced.contains(&agent) {
             // Another leader had this number before the store was lost, and its commands may still be on their way.
             self.out.push(Effect::RaiseAbove { epoch: self.epoch });
@@ -149,7 +159,7 @@ impl Lead {
             return self.reply(caller, Reply::Welcome(welcome));
         }
         let entry = self.agents.entry(agent.clone()).or_insert_with(|| {
-            AgentEntry::recovered(AgentDoc { host: hello.host.clone(), generation: hello.generation, unreachable: false }, 0)
+            AgentEntry::recovered(AgentDoc::new(hello.host.clone(), hello.generation), 0)
         });
         if !entry.takes_part(&hello) {
             // Repeated or overtaken: what it tells is known, or no longer so.
@@ -167,6 +177,7 @@ impl Lead {
         let status_seq = entry.parts_seq;
         let again = entry.state == AgentState::Active && entry.epoch == self.epoch;
         entry.state = AgentState::Active;
+        entry.heard_wall_ms = 0;
         entry.host = hello.host.clone();
         if entry.incarnation.as_ref() != Some(&hello.incarnation) || entry.epoch != self.epoch {
             entry.launch_no = reported.iter().filter(|held| held.launch.launch.epoch == self.epoch).map(|held| held.launch.no).max().unwrap_or(0).max(entry.launch_no);
@@ -180,6 +191,8 @@ impl Lead {
         entry.version = hello.version.clone();
         entry.heard_ms = self.now_ms;
         entry.made = status_seq;
+        // Its account is opened anew; it says so again if it takes nothing.
+        entry.closed = false;
         if again {
             entry.seen_up_to(entry.seen.max(status_seq));
         } else {
@@ -191,7 +204,8 @@ impl Lead {
         if !was.as_ref().is_some_and(is_registered) {
             self.register_agent(&agent);
         }
-        self.take_books(&agent, hello.total, reported, status_seq);
+        let is_back = matches!(was, Some((AgentState::Unreachable, ..)));
+        self.take_books(&agent, hello.total, reported, status_seq, is_back);
         match was {
             None => self.tell("agent_added", agent.to_string(), format!("agent {agent} on {} joined", hello.host)),
             Some((AgentState::Unreachable, ..)) => self.tell("agent_back", agent.to_string(), format!("agent {agent} on {} is back", hello.host)),
@@ -208,7 +222,7 @@ impl Lead {
     }
 
     /// Opens the agent's account anew from its own word: the agent is the truth about what it runs.
-    fn take_books(&mut self, agent: &AgentId, total: Resources, reported: Vec<Held>, status_seq: u64) {
+    fn take_books(&mut self, agent: &AgentId, total: Resources, reported: Vec<Held>, status_seq: u64, is_back: bool) {
         self.rescind_on(agent, "agent_restarted");
         self.ledger.remove(agent);
         self.lent.remove(agent);
@@ -220,7 +234,7 @@ impl Lead {
         let mut told = BTreeSet::new();
         for held in reported {
             told.insert(held.launch.task.clone());
-            self.take_held(agent, held);
+            self.take_held(agent, held, is_back);
         }
         let missing: Vec<TaskId> = self.tasks.iter().filter(|(id, entry)| entry.agent == *agent && !told.contains(*id)).map(|(id, _)| id.clone()).collect();
         for task in missing {
@@ -228,9 +242,9 @@ impl Lead {
         }
     }
 
-    /// A task that the agent reports.
-    fn take_held(&mut self, agent: &AgentId, held: Held) {
-        let Held { launch, update, killing } = held;
+    /// A task that the agent reports; `is_back` if the agent was marked unreachable.
+    fn take_held(&mut self, agent: &AgentId, held: Held, is_back: bool) {
+        let Held { launch, update, killing, killing_reason } = held;
         let task = launch.task.clone();
         self.find_owner(&launch);
         if !self.frameworks[&launch.framework].is_connected() {
@@ -253,7 +267,10 @@ impl Lead {
         }
         let wish = self.tasks.get(&task).and_then(|entry| entry.killing.clone());
         let known = self.tasks.get(&task).map(|entry| entry.update.clone()).filter(|known| known.seq > update.seq && known.state != TaskState::Unreachable);
-        let wish = wish.or_else(|| killing.then(|| (None, "asked".to_owned())));
+        let wish = wish.or_else(|| killing.then(|| (None, killing_reason.unwrap_or_else(|| "asked".to_owned()))));
+        // It was not to run on out of reach, and nobody there has ended it.
+        let is_unkept = is_back && launch.spec.on_unreachable == Some(OnUnreachable::Kill);
+        let wish = wish.or_else(|| is_unkept.then(|| (None, "agent_unreachable".to_owned())));
         self.charge_known(agent, &launch);
         if let Some(framework) = self.frameworks.get_mut(&launch.framework) {
             framework.tasks.insert(task.clone());
@@ -339,10 +356,31 @@ impl Lead {
         if let Some(lent) = beat.lent.as_ref().filter(|_| beaten.known) {
             self.set_lent(&beat.agent, lent.clone());
         }
+        if beaten.known {
+            self.set_closed(&beat.agent, beat.closed.as_deref());
+        }
         self.reply(caller, Reply::Beaten(beaten));
         if let Some(secret) = again {
             let command = Command { epoch, incarnation: beat.incarnation.clone(), order: Order::Hello };
             self.out.push(Effect::Command { agent: beat.agent.clone(), secret, command });
+        }
+    }
+
+    /// An agent says that it takes no tasks for now, and why, or that it does again.
+    fn set_closed(&mut self, agent: &AgentId, reason: Option<&str>) {
+        let Some(entry) = self.agents.get_mut(agent).filter(|entry| entry.closed != reason.is_some()) else { return };
+        entry.closed = reason.is_some();
+        let host = entry.host.clone();
+        self.ledger.set_open(agent, reason.is_none());
+        match reason {
+            Some(reason) => {
+                self.rescind_on(agent, reason);
+                self.tell("agent_closed", agent.to_string(), format!("agent {agent} on {host} takes no tasks for now: {reason}"));
+            }
+            None => {
+                self.fresh_agents.insert(agent.clone());
+                self.tell("agent_open", agent.to_string(), format!("agent {agent} on {host} takes tasks again"));
+            }
         }
     }
 
@@ -371,38 +409,13 @@ impl Lead {
         let timeout_ms = self.config.agent_timeout_ms;
         let Some(entry) = self.agents.get_mut(agent) else { return };
         entry.watched = false;
-        if entry.state == AgentState::Unreachable {
+        if matches!(entry.state, AgentState::Unreachable | AgentState::Gone) {
             return;
         }
         if entry.heard_ms + timeout_ms > self.now_ms {
             return self.watch(agent);
         }
-        entry.state = AgentState::Unreachable;
-        entry.incarnation = None;
-        entry.secret = None;
-        let host = entry.host.clone();
-        self.register_agent(agent);
-        self.tell_failure(agent, &host, "unreachable");
-        self.rescind_on(agent, "agent_unreachable");
-        self.ledger.remove(agent);
-        self.lent.remove(agent);
-        self.withdrawn.remove(agent);
-        self.forget_kept(agent);
-        let there: Vec<TaskId> = self.tasks.iter().filter(|(_, entry)| entry.agent == *agent).map(|(id, _)| id.clone()).collect();
-        for task in there {
-            self.overlay_unreachable(&task);
-        }
-        self.tell("agent_unreachable", agent.to_string(), format!("agent {agent} on {host} is silent"));
-    }
-
-    /// Tells those who run tasks on the agent, or were offered it, that it fails them.
-    fn tell_failure(&mut self, agent: &AgentId, host: &str, reason: &str) {
-        let of_tasks = self.tasks.values().filter(|entry| entry.agent == *agent).map(|entry| entry.launch.framework.clone());
-        let of_offers = self.ledger.offers_on(agent).chain(self.lent.offers_on(agent)).map(|(_, holding)| holding.framework.clone());
-        let frameworks: BTreeSet<crate::id::FrameworkId> = of_tasks.chain(of_offers).collect();
-        for framework in frameworks {
-            self.push(&framework, super::Push::Failure { agent: agent.clone(), host: host.to_owned(), reason: reason.to_owned() });
-        }
+        self.remove_or_wait(agent);
     }
 
     /// The epoch was raised: every agent has to register under it before it is commanded.

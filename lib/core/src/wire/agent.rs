@@ -62,6 +62,9 @@ pub struct Held {
     /// True once somebody asked for its end.
     #[serde(default)]
     pub killing: bool,
+    /// The stable word of who asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub killing_reason: Option<String>,
 }
 
 /// The leader's answer to a registration.
@@ -77,6 +80,10 @@ pub enum Welcome {
         master: MasterId,
         /// How often to beat, milliseconds.
         beat_ms: u64,
+        /// After how long without a word the leader takes it for unreachable, milliseconds; a master that speaks
+        /// protocol 1 does not say it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout_ms: Option<u64>,
     },
     /// It may not join; it says so and ends.
     #[serde(rename = "refused/1")]
@@ -97,6 +104,9 @@ pub struct Beat {
     /// What its tasks hold and do not use, as far as it may be lent; absent where it lends nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lent: Option<Resources>,
+    /// Why it takes no tasks for now, a stable word: `agent_disk`; absent where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<String>,
 }
 
 /// The leader's answer to a beat.
@@ -142,6 +152,9 @@ pub enum Order {
     },
     /// Say again what you are: the leader saw a gap.
     Hello,
+    /// An order of a later release, which is refused.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The leader's word to all agents that it leads.
