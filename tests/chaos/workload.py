@@ -1,0 +1,255 @@
+"""What people do with a cluster while it suffers: batches, services, pipelines, each an operation of the history"""
+import os
+import random
+import subprocess
+import threading
+import time
+
+from processes import kill_quietly
+
+WITNESS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "witness.sh")
+# A client that has not come to its end by then is killed, and that is told as it is.
+OP_S_MAX = 300
+STEADY = 3
+SERVICES = 2
+
+
+class Operation:
+    """One call of a tool, or a pipeline of several: it is recorded when it begins and when it ends."""
+
+    def __init__(self, load, what, **facts):
+        self.load, self.cluster, self.what, self.facts = load, load.cluster, what, facts
+        self.op = load.next_op()
+        self.by_harness = False
+        self.stages = []
+
+    def path(self, ending):
+        return self.load.history.path("ops", f"{self.op}.{ending}")
+
+    def body(self, text):
+        """A shell string for a task of this operation."""
+        return f". {WITNESS}; begin; {text}"
+
+    def env(self):
+        return ["-e", f"CHAOS_OP={self.op}", "-e", f"CHAOS_DIR={self.load.history.folder}"]
+
+    def run(self, *stages, feed=None):
+        """Runs the stages of a pipeline, each a command line, to the end of the last one: its exit code."""
+        self.load.history.add("op", type="invoke", op=self.op, what=self.what, argv=[word for stage in stages for word in stage], **self.facts)
+        with open(self.path("out"), "wb") as out, open(self.path("err"), "wb") as err:
+            before = subprocess.PIPE if feed is not None else subprocess.DEVNULL
+            for at, stage in enumerate(stages):
+                last = at == len(stages) - 1
+                process = subprocess.Popen(stage, env=self.cluster.env(), stdin=before, stdout=out if last else subprocess.PIPE, stderr=err, start_new_session=True)
+                if at > 0:
+                    before.close()
+                before = process.stdout
+                self.stages.append(process)
+            self.load.begun(self)
+            if feed is not None:
+                self._feed(feed)
+            code = self._finish()
+        self.load.ended(self)
+        self.load.history.add("op", type="end", op=self.op, code=code, by="harness" if self.by_harness else "itself", **self.result())
+        return code
+
+    def _feed(self, text):
+        try:
+            self.stages[0].stdin.write(text.encode())
+            self.stages[0].stdin.close()
+        except OSError:
+            # It ended before it read all of it: its exit code tells.
+            pass
+
+    def _finish(self):
+        """Waits for the last stage, then for the others, which have little reason to stay."""
+        try:
+            code = self.stages[-1].wait(OP_S_MAX)
+        except subprocess.TimeoutExpired:
+            self.load.history.add("hung", op=self.op)
+            self.by_harness = True
+            self.stages[-1].kill()
+            code = self.stages[-1].wait()
+        for process in self.stages[:-1]:
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.load.history.add("hung", op=self.op, stage=process.args[-1])
+                process.kill()
+                process.wait()
+        return code
+
+    def result(self):
+        if self.what != "detach":
+            return {}
+        with open(self.path("out"), encoding="utf-8") as file:
+            return {"task": file.read().strip()}
+
+    def kill(self, stage):
+        """Ends one of its processes as a crash does, on behalf of a fault."""
+        self.by_harness = True
+        kill_quietly(self.stages[stage].pid)
+
+
+class Load:
+    """The people: threads that each do one thing after the other until they are told to stop."""
+
+    def __init__(self, cluster, seed, count):
+        self.cluster, self.history, self.seed = cluster, cluster.history, seed
+        self.stop = threading.Event()
+        self.live = []
+        self.lock = threading.Lock()
+        self.number = 0
+        self.threads = [threading.Thread(target=self._person, args=(at,), name=f"person{at}", daemon=True) for at in range(count)]
+        self.threads += [threading.Thread(target=self._service, args=(at,), name=f"service{at}", daemon=True) for at in range(SERVICES)]
+
+    def next_op(self):
+        with self.lock:
+            self.number += 1
+            return f"o{self.number}"
+
+    def begun(self, operation):
+        with self.lock:
+            self.live.append(operation)
+
+    def ended(self, operation):
+        with self.lock:
+            self.live.remove(operation)
+
+    def killable(self):
+        """Operations whose client a fault may kill, and those that are pipelines."""
+        with self.lock:
+            return [each for each in self.live if each.facts.get("killable")]
+
+    def start(self):
+        self._steady()
+        for thread in self.threads:
+            thread.start()
+
+    def is_over(self):
+        return not any(thread.is_alive() for thread in self.threads)
+
+    def abandon(self):
+        """Ends the clients that are still there, when it is known that they do not end by themselves."""
+        self.stop.set()
+        with self.lock:
+            left = list(self.live)
+        for operation in left:
+            operation.by_harness = True
+            for process in operation.stages:
+                kill_quietly(process.pid)
+
+    def _steady(self):
+        """Tasks that are to live through all of it, under a durable name."""
+        for _ in range(STEADY):
+            each = Operation(self, "detach", tasks=1, survives=True)
+            release = self.history.path("release")
+            body = each.body(f"until [ -e {release} ]; do live 2; done; finish 0")
+            each.run(self.cluster.command("meso-launch", "-q", "-d", "--framework", "steady", "-R", "cpus=0.1,mem=16M", *each.env(), "-c", body))
+
+    def _person(self, at):
+        rng = random.Random(f"{self.seed}/person/{at}")
+        deeds = [(self.batch, 8), (self.failing, 3), (self.each, 3), (self.chatty, 3), (self.waited, 3), (self.killed, 2), (self.daemonised, 2), (self.limited, 2), (self.impossible, 1), (self.long, 4), (self.filtered, 2)]
+        while not self.stop.is_set():
+            rng.choices([deed for deed, _ in deeds], [weight for _, weight in deeds])[0](rng)
+            self.stop.wait(rng.random() * 0.5)
+
+    def launch(self, operation, *words, feed=None):
+        return operation.run(self.cluster.command("meso-launch", "-q", "--report", operation.path("report"), *operation.env(), *words), feed=feed)
+
+    @staticmethod
+    def needs(rng):
+        return ["-R", f"cpus={rng.choice(['0.1', '0.2', '0.5', '1', '1.5'])},mem={rng.choice([16, 32, 64])}M"]
+
+    def batch(self, rng):
+        """Many short tasks."""
+        count, lines = rng.randint(2, 12), rng.choice([1, 5, 20])
+        each = Operation(self, "launch", tasks=count, lines=lines)
+        self.launch(each, *self.needs(rng), "-n", str(count), "-j", str(rng.randint(1, 6)), "-c", each.body(f"lines {lines}; live {rng.randint(0, 3)}; finish 0"))
+
+    def failing(self, rng):
+        """Tasks that end with codes of their own, one of them by being run again."""
+        count, first = rng.randint(1, 4), rng.randint(1, 90)
+        retries = rng.choice([0, 0, 2])
+        codes = {str(index): first + index for index in range(1, count + 1)}
+        each = Operation(self, "launch", tasks=count, lines=3, codes=codes, retries=retries)
+        self.launch(each, *self.needs(rng), "--retries", str(retries), "-n", str(count), "-c", each.body(f"lines 3; live 1; finish $(({first} + MESO_INDEX))"))
+
+    def each(self, rng):
+        """One task for each line of standard input."""
+        items = [f"item-{rng.randint(0, 999)}" for _ in range(rng.randint(1, 10))]
+        each = Operation(self, "launch", tasks=len(items), lines=2)
+        self.launch(each, *self.needs(rng), "--each", "-", "-j", "4", "-c", each.body("lines 2; finish 0"), feed="".join(f"{item}\n" for item in items))
+
+    def chatty(self, rng):
+        """One task that writes a lot, over a while."""
+        count = rng.randint(2000, 20000)
+        each = Operation(self, "launch", tasks=1, lines=count)
+        self.launch(each, *self.needs(rng), "-c", each.body(f"lines {count}; live 2; finish 0"))
+
+    def _detached(self, rng, text, **facts):
+        each = Operation(self, "detach", tasks=1, **facts)
+        each.run(self.cluster.command("meso-launch", "-q", "-d", *self.needs(rng), *each.env(), "-c", each.body(text)))
+        return each.result()["task"]
+
+    def waited(self, rng):
+        """A task that is left to itself and waited for by another tool."""
+        task = self._detached(rng, f"live {rng.randint(1, 10)}; finish {rng.choice([0, 0, 7])}")
+        if task:
+            Operation(self, "wait", task=task).run(self.cluster.command("meso-wait", "-q", task))
+
+    def killed(self, rng):
+        """A task that does not want to end, and has to."""
+        task = self._detached(rng, "trap '' TERM; live 3000; finish 0")
+        if task:
+            time.sleep(rng.random() * 2)
+            for _ in range(20):
+                code = Operation(self, "kill", task=task).run(self.cluster.command("meso-kill", "-q", "-w", "--grace", "1s", task))
+                if code == 0:
+                    break
+                # Nobody was there to be asked: it must not live for ever because of that.
+                self.stop.wait(2)
+            Operation(self, "wait", task=task).run(self.cluster.command("meso-wait", "-q", task))
+
+    def daemonised(self, rng):
+        """A task that leaves a process behind, out of its session."""
+        each = Operation(self, "launch", tasks=1)
+        self.launch(each, *self.needs(rng), "-c", each.body(f"setsid sh -c '. {WITNESS}; live 3000' & live 2; finish 0"))
+
+    def limited(self, rng):
+        """A task that hits its time limit."""
+        each = Operation(self, "launch", tasks=1, timeout=True)
+        self.launch(each, *self.needs(rng), "--timeout", "1s", "-c", each.body("live 3000; finish 0"))
+
+    def impossible(self, _rng):
+        """What no agent has room for, ever."""
+        each = Operation(self, "launch", tasks=1, impossible=True)
+        self.launch(each, "-R", "cpus=3,mem=16M", "--start-deadline", "2s", "-c", each.body("finish 0"))
+
+    def long(self, rng):
+        """A client whose tasks take long enough that somebody kills it; some let their tasks live on."""
+        count = rng.randint(1, 3)
+        keep = ["--on-disconnect", "keep"] if rng.random() < 0.4 else []
+        each = Operation(self, "launch", tasks=count, lines=4, killable=True)
+        self.launch(each, *keep, *self.needs(rng), "-n", str(count), "-c", each.body(f"lines 4; live {rng.randint(20, 60)}; finish 0"))
+
+    def filtered(self, rng):
+        """A pipeline of an unnamed framework, whose filter may drop offers or die in the middle."""
+        each = Operation(self, "launch", tasks=2, killable=True)
+        demand = "cpus=0.2,mem=16M"
+        kind = rng.choice(["jq -c --unbuffered 'select(.cpus >= 0.2)'", "jq -c --unbuffered 'select(.attrs.rack == \"r1\")'", "{ head -n 1; exit 1; }"])
+        self.pipeline(each, ["meso-offer", "-q", "-R", demand], ["sh", "-c", kind], demand, 2, rng.randint(2, 20))
+
+    def pipeline(self, each, head, middle, demand, count, fifths):
+        last = self.cluster.command("meso-launch", "-q", "-O", "-n", str(count), "-R", demand, "--report", each.path("report"), *each.env(), "-c", each.body(f"live {fifths}; finish 0"))
+        return each.run(self.cluster.command(*head), middle, last)
+
+    def _service(self, at):
+        """A framework with a durable name: ended and killed again and again, and resumed each time."""
+        rng = random.Random(f"{self.seed}/service/{at}")
+        while not self.stop.is_set():
+            each = Operation(self, "launch", tasks=2, killable=True)
+            demand = "cpus=0.2,mem=16M"
+            how = rng.choice([[], ["--standby"], ["--takeover"]])
+            self.pipeline(each, ["meso-offer", "-q", "--framework", f"service{at}", "--failover", "60s", *how, "-R", demand], ["jq", "-c", "--unbuffered", "select(.cpus >= 0.2)"], demand, 2, rng.randint(10, 50))
+            self.stop.wait(0.5)
