@@ -3,6 +3,7 @@
 Each rule looks at the whole run and tells what contradicts it, with the evidence. A rule that cannot be judged because
 nothing was recorded for it is no success: see R0.
 """
+import json
 from collections import defaultdict, namedtuple
 
 Finding = namedtuple("Finding", "rule text evidence")
@@ -123,7 +124,7 @@ class Facts:
 
 
 def finding(rule, text, *evidence):
-    return Finding(rule, text, [str(line) for line in evidence[:EVIDENCE_MAX]])
+    return Finding(rule, text, [line if isinstance(line, str) else json.dumps(line, default=sorted) for line in evidence[:EVIDENCE_MAX]])
 
 
 def was_run(facts):

@@ -203,10 +203,9 @@ class Cluster:
             seen = json.loads(line)
         except ValueError:
             seen = {"meso": "torn", "line": line}
-        if seen.get("meso") == "update/1":
-            seen["seen"] = round(now(), 3)
-            file.write(json.dumps(seen) + "\n")
-            file.flush()
+        seen["seen"] = round(now(), 3)
+        file.write(json.dumps(seen) + "\n")
+        file.flush()
 
     def end_tap(self):
         self.over.set()
@@ -301,9 +300,9 @@ def clean(work, out):
 def _clean_controls(work):
     """Where supervisors are told what to do: agents keep that in memory, with a link back to their work directory."""
     base = "/dev/shm/meso"
-    for name in os.listdir(base) if os.path.isdir(base) else ():
+    for name in os.listdir(base) if os.access(base, os.R_OK) else ():
         folder = os.path.join(base, name)
-        for link in os.listdir(folder) if os.path.isdir(folder) else ():
+        for link in os.listdir(folder) if os.access(folder, os.R_OK) else ():
             path = os.path.join(folder, link)
             if os.path.islink(path) and os.readlink(path).startswith(work + "/"):
                 shutil.rmtree(folder, ignore_errors=True)

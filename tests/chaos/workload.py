@@ -163,9 +163,9 @@ class Load:
 
     def batch(self, rng):
         """Many short tasks."""
-        count, lines = rng.randint(2, 12), rng.choice([1, 5, 20])
+        count, lines = rng.randint(2, 30), rng.choice([1, 5, 20])
         each = Operation(self, "launch", tasks=count, lines=lines)
-        self.launch(each, *self.needs(rng), "-n", str(count), "-j", str(rng.randint(1, 6)), "-c", each.body(f"lines {lines}; live {rng.randint(0, 3)}; finish 0"))
+        self.launch(each, *self.needs(rng), "-n", str(count), "-j", str(rng.randint(1, 8)), "-c", each.body(f"lines {lines}; live {rng.randint(0, 3)}; finish 0"))
 
     def failing(self, rng):
         """Tasks that end with codes of their own, one of them by being run again."""
