@@ -50,6 +50,12 @@ struct Args {
     /// After how long without a word an agent is unreachable
     #[arg(long, value_name = "TIME", default_value = "75s")]
     agent_timeout: String,
+    /// How many silent agents are marked unreachable in how long a time, or off
+    ///
+    /// Many that fall silent at once are rather a network: the rest wait for their turn, and are spared if they are heard
+    /// of meanwhile.
+    #[arg(long, value_name = "N/TIME", default_value = "20/1m")]
+    agent_removal_rate: String,
     /// After how long without a word a framework's session ends
     #[arg(long, value_name = "TIME", default_value = "15s")]
     session_timeout: String,

@@ -108,6 +108,9 @@ pub struct Args {
     /// How long the tasks of a named framework live on when nobody holds its name
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_duration, requires = "framework", help_heading = "Names")]
     failover: u64,
+    /// What becomes of its tasks that say nothing of it when no leader reaches their agent: they run on, or their agent ends them
+    #[arg(long, value_name = "WHAT", value_parser = ["keep", "kill"], help_heading = "Names")]
+    on_unreachable: Option<String>,
     /// Count in the share of this role
     #[arg(long, value_name = "ROLE", env = "MESO_ROLE", help_heading = "Names")]
     role: Option<String>,

@@ -8,7 +8,7 @@ use meso_bus::Bus;
 use meso_cli::{Failure, complain};
 use meso_core::agent::{ANSWER_WAIT_MS, Agent, Effect, Event};
 use meso_core::id::{AgentId, TaskId};
-use meso_core::wire::Update;
+use meso_core::wire::{Refusal, RefusalCode, Update};
 use meso_core::wire::agent::{Beat, Hello};
 use tokio::sync::mpsc;
 use tokio::time::Duration;
@@ -78,6 +78,16 @@ impl Host {
     }
 }
 
+/// Why the agent ends, and what brings it back.
+fn refused(refusal: &Refusal) -> Failure {
+    let hint = match refusal.code {
+        RefusalCode::AgentGone => "start it with an empty --work-dir to bring it back as a new agent",
+        RefusalCode::Version => "the release of the masters, or the one next to it",
+        _ => "use another --work-dir for another agent",
+    };
+    Failure::config(format!("the master refuses this agent: {}", refusal.message)).hint(hint)
+}
+
 impl Outside<Agent> for Host {
     type Fatal = Failure;
 
@@ -100,7 +110,7 @@ impl Outside<Agent> for Host {
                 }
                 Effect::Settled { task } => self.settled(task),
                 Effect::Say(text) => complain(&text),
-                Effect::Leave(refusal) => return Err(Failure::config(format!("the master refuses this agent: {}", refusal.message)).hint("use another --work-dir for another agent")),
+                Effect::Leave(refusal) => return Err(refused(&refusal)),
             }
         }
         Ok(())

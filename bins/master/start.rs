@@ -9,7 +9,7 @@ use meso_cli::{Exit, Failure, VERSION, complain, host_name, io_text};
 use meso_core::duration::parse_duration;
 use meso_core::id::{MasterId, Nonce};
 use meso_core::lease::{Candidate, LeaseTimes};
-use meso_core::master::{Config, Presence};
+use meso_core::master::{Config, Presence, RemovalRate};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Duration, Instant, sleep};
 
@@ -50,6 +50,10 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     }
     config.revoke_after_ms = if args.revoke_after == "off" { None } else { Some(span("--revoke-after", &args.revoke_after, 100)?) };
     config.revoke_notice_ms = span("--revoke-notice", &args.revoke_notice, 0)?;
+    config.agent_removal = match args.agent_removal_rate.as_str() {
+        "off" => None,
+        text => Some(RemovalRate::parse(text).map_err(|error| Failure::usage(format!("--agent-removal-rate: {error}")).hint("--agent-removal-rate 20/1m, or off"))?),
+    };
     if config.agent_timeout_ms < 2 * config.agent_beat_ms {
         return Err(Failure::usage("--agent-timeout is at least twice --agent-beat, or agents that live count as lost"));
     }

@@ -6,6 +6,7 @@ use meso_core::id::{FrameworkId, Name, Nonce};
 use meso_core::offerer::{Config, Once, Shows};
 use meso_core::resources::{Request, parse_request};
 use meso_core::role::Role;
+use meso_core::task::OnUnreachable;
 
 use crate::{Args, Kinds};
 
@@ -67,6 +68,7 @@ impl Plan {
             condition: args.condition.clone().unwrap_or_default(),
             revocable: args.revocable,
             failover_ms: if self.name.is_some() { args.failover } else { 0 },
+            on_unreachable: args.on_unreachable.as_deref().and_then(OnUnreachable::parse),
             open_max: if args.once { args.max_open.max(args.min) } else { args.max_open },
             grace_ms: args.grace,
             ordered: !args.unordered,

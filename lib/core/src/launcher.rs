@@ -13,7 +13,7 @@ use crate::role::Role;
 use crate::seed::Seed;
 use crate::task::TaskState;
 use crate::wire::call::{Accept, Answer, Call, Claim, Demand, Push, Subscribe, TaskToken};
-use crate::wire::{Offer, PROTOCOL, Refusal, RefusalCode, TASKS_PER_ACCEPT_MAX, Task, Update};
+use crate::wire::{Offer, PROTOCOL, PROTOCOL_MIN, Refusal, RefusalCode, TASKS_PER_ACCEPT_MAX, Task, Update};
 
 /// How long to wait before a call that nobody answered is made again, milliseconds; doubles up to [`AGAIN_MS_MAX`].
 pub const AGAIN_MS: u64 = 100;
@@ -241,6 +241,8 @@ pub struct Launcher {
     seed: Seed,
     framework: FrameworkId,
     /// Which session of its name this is, as the leader said.
+    /// The protocol major that it speaks: the older one to a master that knows no other.
+    speaks: u32,
     session_no: u64,
     epoch: u64,
     subscribed: bool,
@@ -281,6 +283,7 @@ impl Launcher {
             seed: Seed::new(config.seed),
             framework: config.framework.clone(),
             session_no: config.session_no,
+            speaks: PROTOCOL,
             config,
             epoch: 0,
             subscribed: false,
@@ -324,6 +327,11 @@ impl Launcher {
     /// How many tasks are out.
     pub fn flying(&self) -> usize {
         self.flights.len()
+    }
+
+    /// The tasks that are out: the job of each, and whether its launch was confirmed.
+    pub fn out(&self) -> impl Iterator<Item = (u64, &TaskId, bool)> {
+        self.flights.iter().map(|(task, flight)| (flight.pending.job.index, task, flight.begun))
     }
 
     /// When to call again with `Tick` if nothing else happens.
@@ -413,7 +421,7 @@ impl Launcher {
         let demand = self.demand();
         self.told = Some(demand.as_ref().map_or(0, |demand| demand.count));
         let call = Subscribe {
-            v: PROTOCOL,
+            v: self.speaks,
             framework: self.framework.clone(),
             session: self.config.session.clone(),
             session_no: self.session_no,
@@ -426,6 +434,7 @@ impl Launcher {
             // The id of a known name is told by the answer: offers before it would go unheard.
             demand: demand.filter(|_| self.config.name.is_none() || self.epoch > 0),
             failover_ms: self.config.failover_ms,
+            on_unreachable: None,
             claims: Vec::new(),
         };
         if call.demand.is_none() {
@@ -480,6 +489,7 @@ impl Launcher {
 
     fn lost_session(&mut self, now_ms: u64) {
         if !self.subscribing {
+            self.speaks = PROTOCOL;
             self.subscribed = false;
             self.subscribe_at_ms = Some(now_ms + self.again_ms);
             self.again_ms = (self.again_ms * 2).min(AGAIN_MS_MAX);
@@ -507,6 +517,10 @@ impl Launcher {
                 out.push(Effect::Registered { agents });
             }
             Some(Answer::Refused(refusal)) if matches!(refusal.code, RefusalCode::Busy | RefusalCode::Recovering | RefusalCode::NotLeading) => self.lost_session(now_ms),
+            Some(Answer::Refused(refusal)) if refusal.code == RefusalCode::Version && self.speaks > PROTOCOL_MIN => {
+                self.speaks -= 1;
+                self.subscribe(out);
+            }
             Some(Answer::Refused(refusal)) => self.cancel(Failure::Refused(refusal), out),
             _ => self.lost_session(now_ms),
         }
@@ -684,7 +698,7 @@ impl Launcher {
         }
         let Some(flight) = self.flights.remove(&task) else { return };
         let mut pending = flight.pending;
-        let lost = update.state.is_lost() || is_revoked(&update);
+        let lost = update.state.is_lost() || is_taken_away(&update);
         let left = if lost { &mut pending.lost } else { &mut pending.retries };
         let retry = (lost || update.state == TaskState::Failed) && *left > 0 && !self.cancelled && !flight.killing;
         if retry {
@@ -817,7 +831,8 @@ impl Launcher {
     }
 }
 
-/// Whether a task was ended for others who needed its room, which is neither its own doing nor its owner's.
-fn is_revoked(update: &Update) -> bool {
-    update.state == TaskState::Killed && update.reason.as_deref() == Some("revoked")
+/// Whether a task was ended for others who needed its room, or for its agent being out of reach, which is neither its own
+/// doing nor its owner's.
+fn is_taken_away(update: &Update) -> bool {
+    update.state == TaskState::Killed && matches!(update.reason.as_deref(), Some("revoked" | "agent_unreachable" | "agent_gone"))
 }

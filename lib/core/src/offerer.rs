@@ -16,7 +16,7 @@ mod statuses;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::id::{FrameworkId, Nonce, OfferId, TaskId};
-use crate::wire::Wall;
+use crate::wire::{PROTOCOL, Wall};
 use crate::wire::call::Call;
 use crate::wire::line::{HeartbeatLine, Line, OfferLine, RescindLine, SessionName, UpdateLine};
 
@@ -70,6 +70,8 @@ pub struct Offerer {
     config: Config,
     framework: FrameworkId,
     session_no: u64,
+    /// The protocol major that it speaks: the older one to a master that knows no other.
+    speaks: u32,
     epoch: u64,
     /// The epoch of the leader whose welcome was told.
     greeted: u64,
@@ -119,6 +121,7 @@ impl Offerer {
             once_until_ms: config.once.map(|once| now_ms + once.wait_ms),
             config,
             session_no: 0,
+            speaks: PROTOCOL,
             epoch: 0,
             greeted: 0,
             recovered: false,

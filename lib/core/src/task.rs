@@ -4,6 +4,27 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// What becomes of a task whose agent no leader can reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnreachable {
+    /// It runs on, and is taken up again when the agent is back.
+    Keep,
+    /// Its agent ends it once it has been out of reach for the agent timeout; at the latest when it is back.
+    Kill,
+}
+
+impl OnUnreachable {
+    /// Reads the word.
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "keep" => Some(OnUnreachable::Keep),
+            "kill" => Some(OnUnreachable::Kill),
+            _ => None,
+        }
+    }
+}
+
 /// Where a task is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -30,7 +51,8 @@ pub enum TaskState {
     Dropped,
     /// Its agent is gone for good, by an operator's word.
     Gone,
-    /// Only as an answer to a reconciliation: nobody knows such a task.
+    /// Only as an answer to a reconciliation: nobody knows such a task. A state of a later release is read as this one.
+    #[serde(other)]
     Unknown,
 }
 

@@ -89,7 +89,7 @@ mod tests {
         let mut torn = 0;
         for _ in 0..200 {
             let mut disk = SimDisk::default();
-            let epochs: Vec<Record> = (1..=6).map(|epoch| Record::Epoch { epoch }).collect();
+            let epochs: Vec<Record> = (1..=6).map(|epoch| Record::Epoch { epoch, timeout_ms: None }).collect();
             disk.append(&epochs[..2]);
             disk.append(&epochs[2..3]);
             disk.sync();

@@ -71,7 +71,7 @@ fn hello_of(effects: &[agent::Effect]) -> Hello {
 }
 
 fn welcome(epoch: u64) -> agent::Event {
-    agent::Event::Welcome(Some(Welcome::Welcome { epoch, master: MasterId::fresh(1), beat_ms: 5_000 }))
+    agent::Event::Welcome(Some(Welcome::Welcome { epoch, master: MasterId::fresh(1), beat_ms: 5_000, timeout_ms: None }))
 }
 
 fn command(config: &agent::Config, epoch: u64, order: Order) -> agent::Event {
@@ -141,6 +141,7 @@ impl Leader {
             who: "test".to_owned(),
             demand: Some(demand),
             failover_ms: 0,
+            on_unreachable: None,
             claims: Vec::new(),
         }));
         assert!(matches!(answer, Answer::Subscribed { .. }));
@@ -240,7 +241,7 @@ fn an_agent_obeys_before_it_is_believed() {
     let late = agent.step(511, command(&config, 1, Order::Launch { launches: vec![launch(1, 1, "cpus=1")] }));
     assert!(late.iter().any(|effect| matches!(effect, agent::Effect::Launch(_))), "epoch 1 is still obeyed");
     let effects = agent.step(512, welcome(2));
-    assert_eq!(records(&effects), [Record::Epoch { epoch: 2 }]);
+    assert_eq!(records(&effects), [Record::Epoch { epoch: 2, timeout_ms: None }]);
     let again = hello_of(&effects);
     assert_eq!((again.max_epoch, again.tasks.len()), (2, 1));
     let stale = agent.step(513, command(&config, 1, Order::Launch { launches: vec![launch(1, 2, "cpus=1")] }));

@@ -177,6 +177,7 @@ fn subscribe(session: u64) -> Subscribe {
         who: format!("who-{session}"),
         demand: None,
         failover_ms: 0,
+        on_unreachable: None,
         claims: Vec::new(),
     }
 }
@@ -431,7 +432,7 @@ fn a_leaver_does_not_end_who_is_on_the_way() {
     before.join(8);
     before.launch(&offers[0], 5, 8);
     let launched = before.master.lead().and_then(|lead| lead.tasks().get(&TaskId::fresh(5)).cloned()).expect("it was accepted");
-    let held = Held { launch: launched.launch, update: launched.update, killing: false };
+    let held = Held { launch: launched.launch, update: launched.update, killing: false, killing_reason: None };
     for (no, max_epoch) in [(1, 1), (2, 2)] {
         leader.step(Event::Hello { caller: 1, hello: Box::new(Hello { tasks: vec![held.clone()], ..hello(1, no, max_epoch) }) });
     }

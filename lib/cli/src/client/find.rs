@@ -107,9 +107,11 @@ pub fn read_status(leader: &Leader, event: &StoredEvent) -> Option<Update> {
     is_its_own.then_some(update)
 }
 
-/// Whether a status tells more than the one before: the end of a task stands, and else the later one.
+/// Whether a status tells more than the one before: the first end of a launch stands, and else the later one.
 pub fn is_later(update: &Update, than: &Update) -> bool {
-    (update.is_final, update.seq, update.ts_ms) > (than.is_final, than.seq, than.ts_ms)
+    // An agent that was declared gone may still tell another end of what ended with it.
+    let stands = than.is_final && update.launch == than.launch;
+    !stands && (update.is_final, update.seq, update.ts_ms) > (than.is_final, than.seq, than.ts_ms)
 }
 
 fn keep_later(tasks: &mut BTreeMap<TaskId, Update>, update: Update) {

@@ -139,6 +139,7 @@ impl Leader {
             who: String::new(),
             demand: wish.map(demand),
             failover_ms: 0,
+            on_unreachable: None,
             claims: Vec::new(),
         }))
     }

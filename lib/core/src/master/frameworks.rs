@@ -8,6 +8,7 @@ use crate::master::hunger::Hunger;
 use crate::master::sessions::Session;
 use crate::master::{Caller, Effect, FrameworkDoc, Lead, OFFERS_PER_FRAMEWORK_MAX};
 use crate::role::Role;
+use crate::task::OnUnreachable;
 use crate::wire::ack::AckId;
 use crate::wire::call::{Answer, Call, Claim, Demand, Push};
 use crate::wire::{Launch, Refusal, RefusalCode};
@@ -33,6 +34,8 @@ pub struct Framework {
     /// Up to where in the event stream its sessions saw its statuses.
     pub(super) seen: u64,
     pub(super) failover_ms: u64,
+    /// What becomes of its tasks that say nothing of it when no leader reaches their agent.
+    pub(super) on_unreachable: Option<OnUnreachable>,
     pub(super) gone_ms: u64,
     pub(super) since_ms: u64,
     pub(super) demand: Option<Demand>,
@@ -60,6 +63,7 @@ impl Framework {
             seen: 0,
             suppressed: false,
             failover_ms,
+            on_unreachable: None,
             gone_ms: now_ms,
             since_ms: now_ms,
             demand: None,

@@ -12,7 +12,7 @@ use crate::resources::Resources;
 use crate::task::TaskState;
 use crate::wire::agent::{Command, Order};
 use crate::wire::call::{Accept, Answer, Claim};
-use crate::wire::{Launch, LaunchId, Refusal, RefusalCode, TASKS_PER_ACCEPT_MAX, Update, UpdateKind};
+use crate::wire::{Launch, LaunchId, Refusal, RefusalCode, TASKS_PER_ACCEPT_MAX, Task, Update, UpdateKind};
 
 impl Lead {
     /// Launches tasks on offers: one atomic, idempotent unit, keyed by its first offer.
@@ -85,7 +85,7 @@ impl Lead {
 
     fn launch_all(&mut self, accept: &Accept, agent: &AgentId, first: &OfferId, taken: Vec<(TaskId, Resources)>, (lent, revocable): (bool, bool)) {
         let framework = &self.frameworks[&accept.framework];
-        let (name, principal, role) = (framework.name.clone(), framework.principal.clone(), framework.role.clone());
+        let (name, principal, role, on_unreachable) = (framework.name.clone(), framework.principal.clone(), framework.role.clone(), framework.on_unreachable);
         let mut launches = Vec::with_capacity(taken.len());
         for (index, (one, (id, resources))) in accept.tasks.iter().zip(taken).enumerate() {
             let entry = self.agents.get_mut(agent).expect("the ledger holds registered agents only");
@@ -103,7 +103,7 @@ impl Lead {
                 token: one.token.clone(),
                 revocable,
                 lent,
-                spec: one.task.clone(),
+                spec: Task { on_unreachable: one.task.on_unreachable.or(on_unreachable), ..one.task.clone() },
             };
             let update = staging(&launch, agent, &entry.host.clone(), self.wall);
             launches.push(launch.clone());
@@ -206,7 +206,9 @@ impl Lead {
             return;
         }
         entry.confirmed = true;
-        let news = update.seq > entry.update.seq && (entry.update.state.may_become(update.state) || entry.update.state == TaskState::Unreachable);
+        // A final state of a later release is an end all the same.
+        let follows = entry.update.state.may_become(update.state) || entry.update.state == TaskState::Unreachable || (update.is_final && update.state == TaskState::Unknown);
+        let news = update.seq > entry.update.seq && follows;
         if !news {
             return;
         }
@@ -328,16 +330,20 @@ impl Lead {
         }
         // "Dropped" is earned: only after the agent registered under this epoch and does not know it. An agent that
         // nobody knows is one whose registry was lost, and its tasks run on.
-        self.agents.get(&claim.agent).filter(|agent| agent.state == AgentState::Active && agent.epoch == self.epoch)?;
+        let agent = self.agents.get(&claim.agent).filter(|agent| agent.state == AgentState::Gone || (agent.state == AgentState::Active && agent.epoch == self.epoch))?;
         let owner = self.frameworks.get(framework)?;
         let mut update = blank(&claim.task, framework, &owner.principal, self.wall);
         update.role = owner.role.clone();
         update.agent = Some(claim.agent.clone());
-        update.state = TaskState::Dropped;
+        let (state, reason, message) = match agent.state {
+            AgentState::Gone => (TaskState::Gone, "agent_gone", format!("agent {} on {} is gone, by an operator's word", claim.agent, agent.host)),
+            _ => (TaskState::Dropped, "unknown_to_agent", format!("agent {} does not know it", claim.agent)),
+        };
+        update.state = state;
         update.is_final = true;
         update.seq = claim.seq + 1;
-        update.reason = Some("unknown_to_agent".to_owned());
-        update.message = Some(format!("agent {} does not know it", claim.agent));
+        update.reason = Some(reason.to_owned());
+        update.message = Some(message);
         Some(update)
     }
 }

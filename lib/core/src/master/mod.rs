@@ -5,6 +5,7 @@
 //! and the frameworks themselves.
 
 mod agents;
+mod away;
 mod explain;
 mod external;
 mod frameworks;
@@ -13,6 +14,7 @@ mod launches;
 mod lending;
 mod offers;
 mod registry;
+mod removal;
 mod roles;
 mod rows;
 mod sessions;
@@ -40,10 +42,12 @@ use crate::wire::snapshot::Snapshot;
 use crate::wire::{Launch, Refusal, RefusalCode, Update, Wall};
 
 pub use agents::{AgentEntry, AgentState};
+pub use away::{AWAY_AGE_MS_MAX, AWAY_AGENTS_MAX, FORGET_EVERY_MS};
 pub use external::{ALLOCATE_DEADLINE_MS, TELL_REFUSED_EVERY_MS};
 pub use frameworks::Framework;
 pub use hunger::{KEEP_AFTER_MS, KEEP_FOR_MS, KEEP_PAUSE_MS_MAX, KEPT_PART};
 pub use registry::{AgentDoc, FrameworkDoc, SHARDS};
+pub use removal::{BadRate, RemovalRate};
 pub use sessions::{HOLD_MS_MAX, MEMBERS_MAX, Session};
 
 /// How long a leader remembers the answer to an accept, milliseconds: longer than any caller repeats it.
@@ -81,6 +85,8 @@ pub struct Config {
     pub agent_beat_ms: u64,
     /// After how long without a beat an agent is unreachable, milliseconds (Mesos: 5 x 15 s).
     pub agent_timeout_ms: u64,
+    /// How fast silent agents are marked unreachable; all at once if there is none.
+    pub agent_removal: Option<RemovalRate>,
     /// How often frameworks beat, milliseconds.
     pub session_beat_ms: u64,
     /// After how long without a beat a session ends, milliseconds (contract: 15 s).
@@ -106,6 +112,7 @@ impl Config {
             offer_timeout_ms: 30_000,
             agent_beat_ms: 15_000,
             agent_timeout_ms: 75_000,
+            agent_removal: Some(RemovalRate::DEFAULT),
             session_beat_ms: 5_000,
             session_timeout_ms: 15_000,
             rule: Rule::Priority,
@@ -246,8 +253,8 @@ pub struct Presence {
 pub struct Happening {
     /// Always `event/1`.
     pub meso: String,
-    /// A stable word: `leader`, `agent_added`, `agent_unreachable`, `agent_back`, `framework_added`, `framework_removed`,
-    /// `allocator_failed`, `allocator_back`, `grant_refused`.
+    /// A stable word: `leader`, `agent_added`, `agent_unreachable`, `agents_silent`, `agent_back`, `agent_gone`,
+    /// `agents_forgotten`, `framework_added`, `framework_removed`, `allocator_failed`, `allocator_back`, `grant_refused`.
     pub kind: String,
     /// The agent, framework or master it is about.
     pub about: String,
@@ -390,6 +397,9 @@ pub struct Lead {
     /// What to look at when: orders to repeat, sessions, agents, offers.
     timers: BTreeSet<(u64, Timer)>,
     standbys: BTreeMap<MasterId, (u64, String, String)>,
+    removals: removal::Removals,
+    /// A timer looks after the agents that are away.
+    away_watched: bool,
     external: external::External,
     out: Vec<Effect>,
 }
@@ -404,6 +414,8 @@ enum Timer {
     Revoke(TaskId),
     Refusals,
     Answered,
+    Removal,
+    Away,
     Program(u64),
 }
 
@@ -509,6 +521,8 @@ impl Lead {
             fresh_frameworks: BTreeSet::new(),
             timers: BTreeSet::new(),
             standbys: BTreeMap::new(),
+            removals: removal::Removals::default(),
+            away_watched: false,
             external: external::External::default(),
             out: Vec::new(),
             config,
@@ -597,6 +611,8 @@ impl Lead {
                 Timer::Revoke(task) => self.revoke_due(&task),
                 Timer::Refusals => self.refusals_due(),
                 Timer::Program(number) => self.program_due(number),
+                Timer::Removal => self.removal_due(),
+                Timer::Away => self.away_due(),
                 Timer::Answered => {
                     let now_ms = self.now_ms;
                     self.answered.retain(|_, (at, _)| *at + ANSWERED_MS > now_ms);

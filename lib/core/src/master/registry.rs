@@ -1,6 +1,6 @@
 //! What must outlive a leader, as documents of the registry: admitted agents in shards, named frameworks in one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,10 @@ use crate::role::Role;
 
 /// Into how many documents the agents are divided: of 50,000 agents each holds some 780, about 60 KiB.
 pub const SHARDS: u32 = 64;
+
+/// The generation of an agent that is gone. No agent reaches it, so that a master of the release before, which does not
+/// know the mark and does not keep it, takes the agent for an old copy and refuses it too.
+const GONE_GENERATION: u64 = u64::MAX;
 
 /// The document of the named frameworks.
 const FRAMEWORKS: &str = "frameworks";
@@ -25,6 +29,36 @@ pub struct AgentDoc {
     /// Whether it was marked unreachable.
     #[serde(default)]
     pub unreachable: bool,
+    /// Whether an operator declared it gone.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub gone: bool,
+    /// When it was last heard of before it was away, milliseconds since 1970; 0 if it is not.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub heard_ms: u64,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl AgentDoc {
+    /// One that is there.
+    pub(super) fn new(host: String, generation: u64) -> Self {
+        AgentDoc { host, generation, unreachable: false, gone: false, heard_ms: 0 }
+    }
+
+    /// What a new leader takes it for.
+    pub(super) fn state(&self) -> AgentState {
+        match (self.gone || self.generation == GONE_GENERATION, self.unreachable) {
+            (true, _) => AgentState::Gone,
+            (false, true) => AgentState::Unreachable,
+            (false, false) => AgentState::Recovering,
+        }
+    }
 }
 
 /// A named framework.
@@ -71,8 +105,17 @@ impl Lead {
             } else if key.starts_with("agents.") {
                 for (agent, doc) in serde_json::from_str::<BTreeMap<AgentId, AgentDoc>>(text).unwrap_or_default() {
                     self.shards.entry(shard(&agent)).or_default().insert(agent.clone(), doc.clone());
-                    self.agents.insert(agent.clone(), AgentEntry::recovered(doc, self.now_ms));
-                    self.watch(&agent);
+                    let is_away = doc.state() != AgentState::Recovering;
+                    let mut entry = AgentEntry::recovered(doc, self.now_ms);
+                    if is_away && entry.heard_wall_ms == 0 {
+                        entry.heard_wall_ms = self.wall.0;
+                    }
+                    self.agents.insert(agent.clone(), entry);
+                    if is_away {
+                        self.watch_away();
+                    } else {
+                        self.watch(&agent);
+                    }
                 }
             }
         }
@@ -81,10 +124,34 @@ impl Lead {
     /// Writes the document that holds the agent.
     pub(super) fn register_agent(&mut self, agent: &AgentId) {
         let Some(entry) = self.agents.get(agent) else { return };
-        let stands = AgentDoc { host: entry.host.clone(), generation: entry.generation, unreachable: entry.state == AgentState::Unreachable };
+        let stands = AgentDoc {
+            unreachable: entry.state == AgentState::Unreachable,
+            gone: entry.state == AgentState::Gone,
+            heard_ms: entry.heard_wall_ms,
+            ..AgentDoc::new(entry.host.clone(), if entry.state == AgentState::Gone { GONE_GENERATION } else { entry.generation })
+        };
         let key = shard(agent);
+        self.shards.entry(key.clone()).or_default().insert(agent.clone(), stands);
+        self.register_shard(key);
+    }
+
+    /// Takes agents out of memory and registry.
+    pub(super) fn forget_agents(&mut self, agents: &BTreeSet<AgentId>) {
+        let mut keys = BTreeSet::new();
+        for agent in agents {
+            let key = shard(agent);
+            self.agents.remove(agent);
+            self.fenced.remove(agent);
+            if let Some(docs) = self.shards.get_mut(&key) {
+                docs.remove(agent);
+            }
+            keys.insert(key);
+        }
+        keys.into_iter().for_each(|key| self.register_shard(key));
+    }
+
+    fn register_shard(&mut self, key: String) {
         let docs = self.shards.entry(key.clone()).or_default();
-        docs.insert(agent.clone(), stands);
         let doc = serde_json::to_string(docs).expect("a map of plain texts and numbers is JSON");
         self.out.push(Effect::Registry { key, doc });
     }

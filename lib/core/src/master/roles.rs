@@ -21,6 +21,7 @@ impl Lead {
         let done = match operation {
             Operation::SetRole { subject, change, force, dry_run } => self.set_role(&subject, &change, force, dry_run),
             Operation::RemoveRole { subject, dry_run } => self.remove_role(&subject, dry_run),
+            Operation::MarkGone { agent, force } => self.mark_gone(&agent, force),
         };
         done.unwrap_or_else(Outcome::Refused)
     }

@@ -80,6 +80,11 @@ impl Lead {
             AgentState::Recovering => "recovering",
             AgentState::Active => "active",
             AgentState::Unreachable => "unreachable",
+            AgentState::Gone => "gone",
+        };
+        let silent_ms = match entry.heard_wall_ms {
+            0 => self.now_ms.saturating_sub(entry.heard_ms),
+            heard_ms => self.wall.0.saturating_sub(heard_ms),
         };
         AgentRow {
             meso: "agent/1".to_owned(),
@@ -96,7 +101,7 @@ impl Lead {
             attrs: entry.attrs.clone(),
             isolation: entry.isolation.clone(),
             version: entry.version.clone(),
-            silent_ms: self.now_ms.saturating_sub(entry.heard_ms),
+            silent_ms,
         }
     }
 

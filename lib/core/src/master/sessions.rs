@@ -10,7 +10,7 @@ use crate::id::{FrameworkId, Name, Nonce, Principal, TaskId};
 use crate::master::frameworks::{Framework, parse_condition, refused};
 use crate::master::{FRAMEWORKS_MAX, Lead, Timer};
 use crate::wire::call::{Answer, Push, Subscribe};
-use crate::wire::{PROTOCOL, RefusalCode};
+use crate::wire::{RefusalCode, protocol_fault};
 
 /// The most members of one session.
 pub const MEMBERS_MAX: usize = 64;
@@ -95,8 +95,8 @@ impl Lead {
 
     /// Begins a session, joins one, or comes back to a leader that does not know it.
     pub(super) fn subscribe(&mut self, principal: &Principal, call: Subscribe) -> Answer {
-        if call.v != PROTOCOL {
-            return refused(RefusalCode::Version, format!("the tool speaks protocol {}, the master {PROTOCOL}: run the same release on both", call.v));
+        if let Some(message) = protocol_fault("the tool", call.v) {
+            return refused(RefusalCode::Version, message);
         }
         let condition = match call.demand.as_ref().map(parse_condition).transpose() {
             Ok(condition) => condition.flatten(),
@@ -143,6 +143,7 @@ impl Lead {
             if call.member.is_none() {
                 entry.role = call.role.clone();
                 entry.failover_ms = call.failover_ms;
+                entry.on_unreachable = call.on_unreachable;
             }
             entry.demand = call.demand;
             entry.condition = condition;

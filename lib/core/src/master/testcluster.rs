@@ -6,7 +6,7 @@ use super::{Config, Effect, Event, Master, Reply};
 use crate::id::{AgentId, FrameworkId, MasterId, Name, Nonce, OfferId, Principal, TaskId};
 use crate::resources::{Resources, parse_request, parse_total};
 use crate::role::Role;
-use crate::task::TaskState;
+use crate::task::{OnUnreachable, TaskState};
 use crate::wire::agent::{Beat, Held, Hello, Order};
 use crate::wire::call::{Accept, Answer, Call, Demand, Push, Subscribe, TaskToken};
 use crate::wire::operator::{Operation, Outcome};
@@ -35,6 +35,7 @@ pub(crate) struct Cluster {
     /// What was registered.
     pub(crate) registry: BTreeMap<String, String>,
     agents: BTreeMap<AgentId, (Nonce, u64, Option<Resources>)>,
+    silent: BTreeSet<AgentId>,
     frameworks: BTreeSet<u64>,
     next: u64,
     beat_ms: u64,
@@ -76,6 +77,7 @@ impl Cluster {
             happened: Vec::new(),
             registry: BTreeMap::new(),
             agents: BTreeMap::new(),
+            silent: BTreeSet::new(),
             frameworks: BTreeSet::new(),
             next: 0,
             beat_ms: 0,
@@ -103,7 +105,7 @@ impl Cluster {
                             all.extend(self.end(&task.clone(), TaskState::Killed));
                         }
                     }
-                    Order::Hello => {}
+                    Order::Hello | Order::Unknown => {}
                 },
                 Effect::Registry { key, doc } => drop(self.registry.insert(key.clone(), doc.clone())),
                 Effect::Tell(happening) => self.happened.push(happening.kind.clone()),
@@ -185,7 +187,18 @@ impl Cluster {
 
     /// An agent that runs something already.
     pub(crate) fn join_with(&mut self, number: u64, total: &str, tasks: Vec<Held>) {
-        let hello = Hello {
+        let hello = Cluster::hello(number, total, tasks.clone());
+        self.agents.insert(agent(number), (nonce(number), 0, None));
+        self.silent.remove(&agent(number));
+        self.running.extend(tasks.into_iter().map(|held| (held.launch.task.clone(), (held.launch, agent(number), self.now_ms))));
+        // Told the epoch first, it registers again under it.
+        self.step(Event::Hello { caller: 1, hello: Box::new(hello.clone()) });
+        self.step(Event::Hello { caller: 1, hello: Box::new(Hello { max_epoch: EPOCH, ..hello }) });
+    }
+
+    /// The first registration of an agent.
+    pub(crate) fn hello(number: u64, total: &str, tasks: Vec<Held>) -> Hello {
+        Hello {
             v: PROTOCOL,
             agent: agent(number),
             incarnation: nonce(number),
@@ -199,16 +212,21 @@ impl Cluster {
             isolation: "processes".to_owned(),
             version: "1".to_owned(),
             status_seq: 0,
-            tasks: tasks.clone(),
+            tasks,
             more: false,
             continued: false,
             no: 0,
-        };
-        self.agents.insert(agent(number), (nonce(number), 0, None));
-        self.running.extend(tasks.into_iter().map(|held| (held.launch.task.clone(), (held.launch, agent(number), self.now_ms))));
-        // Told the epoch first, it registers again under it.
-        self.step(Event::Hello { caller: 1, hello: Box::new(hello.clone()) });
-        self.step(Event::Hello { caller: 1, hello: Box::new(Hello { max_epoch: EPOCH, ..hello }) });
+        }
+    }
+
+    /// The agent is heard of no more.
+    pub(crate) fn silence(&mut self, number: u64) {
+        self.silent.insert(agent(number));
+    }
+
+    /// The wall clock says that so much time has passed.
+    pub(crate) fn leap(&mut self, span_ms: u64) {
+        self.step(Event::Clock { wall_ms: self.now_ms + span_ms });
     }
 
     /// What an agent says of what it lends, from its next beat on, which is now.
@@ -221,9 +239,20 @@ impl Cluster {
         self.subscribe_as(number, role, None);
     }
 
+    /// With a word on what becomes of its tasks out of reach.
+    pub(crate) fn subscribe_with(&mut self, number: u64, on_unreachable: Option<OnUnreachable>) {
+        self.frameworks.insert(number);
+        self.call(Call::Subscribe(Subscribe { on_unreachable, ..Cluster::subscription(number, "default", None) }));
+    }
+
     /// With a durable name; what the leader answers.
     pub(crate) fn subscribe_as(&mut self, number: u64, role: &str, name: Option<Name>) -> Option<Answer> {
-        let call = Subscribe {
+        self.frameworks.insert(number);
+        self.call(Call::Subscribe(Cluster::subscription(number, role, name)))
+    }
+
+    fn subscription(number: u64, role: &str, name: Option<Name>) -> Subscribe {
+        Subscribe {
             v: PROTOCOL,
             framework: framework(number),
             session: nonce(number),
@@ -236,16 +265,15 @@ impl Cluster {
             who: String::new(),
             demand: None,
             failover_ms: 0,
+            on_unreachable: None,
             claims: Vec::new(),
-        };
-        self.frameworks.insert(number);
-        self.call(Call::Subscribe(call))
+        }
     }
 
     /// A task as its agent would report it.
     pub(crate) fn held(&self, task: &TaskId) -> Held {
         let lead = self.master.lead().expect("it leads");
-        Held { launch: self.running[task].0.clone(), update: lead.tasks()[task].update.clone(), killing: false }
+        Held { launch: self.running[task].0.clone(), update: lead.tasks()[task].update.clone(), killing: false, killing_reason: None }
     }
 
     /// The process of a framework dies: it beats no more.
@@ -289,6 +317,15 @@ impl Cluster {
 
     /// Launches as many tasks as fit on each offer that a framework holds, at most `most`; says which.
     pub(crate) fn accept(&mut self, number: u64, request: &str, most: usize) -> Vec<TaskId> {
+        self.accept_all(number, request, most, &|_| {})
+    }
+
+    /// Launches one task with more to it.
+    pub(crate) fn accept_with(&mut self, number: u64, request: &str, more: impl Fn(&mut Task)) -> TaskId {
+        self.accept_all(number, request, 1, &more).remove(0)
+    }
+
+    fn accept_all(&mut self, number: u64, request: &str, most: usize, more: &dyn Fn(&mut Task)) -> Vec<TaskId> {
         let wanted = parse_request(request).expect(request);
         let mut all = Vec::new();
         for (id, offer) in self.offers.remove(&framework(number)).unwrap_or_default() {
@@ -298,6 +335,7 @@ impl Cluster {
                 self.next += 1;
                 let mut task = Task { id: Some(TaskId::fresh(self.next)), cmd: Some("true".to_owned()), ..Task::default() };
                 task.set_request(&wanted);
+                more(&mut task);
                 tasks.push(TaskToken { task, token: nonce(self.next) });
             }
             let ids: Vec<TaskId> = tasks.iter().filter_map(|one| one.task.id.clone()).collect();
@@ -344,7 +382,10 @@ impl Cluster {
             self.call(Call::Beat { framework: framework(number), session: nonce(number), member: None, sated: false });
         }
         for (agent, (incarnation, status_seq, lent)) in self.agents.clone() {
-            self.step(Event::Beat { caller: 4, beat: Beat { agent, incarnation, epoch: EPOCH, status_seq, lent } });
+            if self.silent.contains(&agent) {
+                continue;
+            }
+            self.step(Event::Beat { caller: 4, beat: Beat { agent, incarnation, epoch: EPOCH, status_seq, lent, closed: None } });
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::id::{FrameworkId, Name, Nonce};
 use crate::resources::Request;
 use crate::role::Role;
+use crate::task::OnUnreachable;
 
 /// Which lines are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub struct Config {
     pub revocable: bool,
     /// How long a named framework's tasks live on without a session, milliseconds.
     pub failover_ms: u64,
+    /// What becomes of its tasks that say nothing of it when no leader reaches their agent.
+    pub on_unreachable: Option<OnUnreachable>,
     /// How many offers to hold at once.
     pub open_max: u32,
     /// How long a line that was read may go untouched while the reader has nothing else to read, milliseconds.

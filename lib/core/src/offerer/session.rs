@@ -4,7 +4,7 @@ use crate::id::OfferId;
 use crate::offerer::{AGAIN_MS, AGAIN_MS_MAX, Asked, DEMAND_AGAIN_MS, Effect, End, Offerer, STANDBY_MS};
 use crate::wire::call::{Answer, Call, Demand, Push, Subscribe};
 use crate::wire::line::{FailureLine, HeartbeatLine, HelloLine, INVERSE_TASKS_MAX, InverseLine, Line, SessionName, SyncedLine, TaskLine, UpdateLine};
-use crate::wire::{Offer, PROTOCOL, RefusalCode, Update, Wall};
+use crate::wire::{Offer, PROTOCOL, PROTOCOL_MIN, RefusalCode, Update, Wall};
 
 impl Offerer {
     fn demand(&self) -> Option<Demand> {
@@ -82,7 +82,7 @@ impl Offerer {
         let demand = self.demand().filter(|_| self.config.name.is_none() || self.session_no > 0);
         self.told = Some(demand.is_some());
         let call = Subscribe {
-            v: PROTOCOL,
+            v: self.speaks,
             framework: self.framework.clone(),
             session: self.config.session.clone(),
             session_no: self.session_no,
@@ -94,6 +94,7 @@ impl Offerer {
             who: self.config.who.clone(),
             demand,
             failover_ms: self.config.failover_ms,
+            on_unreachable: self.config.on_unreachable,
             claims: Vec::new(),
         };
         self.call(Asked::Subscribe, Call::Subscribe(call), out);
@@ -101,6 +102,7 @@ impl Offerer {
 
     fn lost_session(&mut self, now_ms: u64) {
         if !self.subscribing {
+            self.speaks = PROTOCOL;
             self.subscribed = false;
             self.subscribe_at_ms = Some(now_ms + self.again_ms);
             self.again_ms = (self.again_ms * 2).min(AGAIN_MS_MAX);
@@ -220,6 +222,10 @@ impl Offerer {
                     self.subscribe_at_ms = Some(now_ms + STANDBY_MS);
                 }
                 RefusalCode::NameHeld => self.lost(refusal.message, out),
+                RefusalCode::Version if self.speaks > PROTOCOL_MIN => {
+                    self.speaks -= 1;
+                    self.subscribe(out);
+                }
                 _ => {
                     self.end = End::Refused(refusal);
                     self.finish(out);

@@ -35,6 +35,7 @@ fn config() -> Config {
         condition: String::new(),
             revocable: false,
         failover_ms: 0,
+        on_unreachable: None,
         open_max: 16,
         grace_ms: 2_000,
         ordered: true,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{AgentId, FrameworkId, MasterId, Name, Nonce, OfferId, TaskId};
 use crate::resources::Request;
 use crate::role::Role;
+use crate::task::OnUnreachable;
 use crate::wire::ack::AckId;
 use crate::wire::{Offer, Refusal, Task, Update};
 
@@ -226,6 +227,9 @@ pub struct Subscribe {
     /// How long its tasks live on without a session, milliseconds; for named ones.
     #[serde(default)]
     pub failover_ms: u64,
+    /// What becomes of its tasks that say nothing of it when no leader reaches their agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_unreachable: Option<OnUnreachable>,
     /// The tasks it believes to live.
     #[serde(default)]
     pub claims: Vec<Claim>,

@@ -25,10 +25,13 @@ use crate::duration::{parse_duration, rfc3339, show_duration};
 use crate::id::{AgentId, FrameworkId, Name, Nonce, OfferId, Principal, TaskId};
 use crate::resources::{Milli, Ports, Request, Resources};
 use crate::role::Role;
-use crate::task::TaskState;
+use crate::task::{OnUnreachable, TaskState};
 
 /// The major number of the messages between masters, agents and tools; N and N-1 work together.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
+
+/// The oldest major that this release works with.
+pub const PROTOCOL_MIN: u32 = 1;
 
 /// The largest message we send or take, in bytes; half of the server's own default limit.
 pub const MESSAGE_BYTES_MAX: usize = 512 * 1024;
@@ -41,6 +44,15 @@ pub const CPUS_MIN_MILLI: i64 = 10;
 
 /// The most tasks that one accept may launch, so that its message and the answer stay bounded.
 pub const TASKS_PER_ACCEPT_MAX: usize = 256;
+
+/// Why a master cannot work with one that speaks this major, if so: both versions, and what mends it.
+pub fn protocol_fault(who: &str, v: u32) -> Option<String> {
+    if (PROTOCOL_MIN..=PROTOCOL).contains(&v) {
+        return None;
+    }
+    let old = if v < PROTOCOL_MIN { who } else { "the master" };
+    Some(format!("{who} speaks protocol {v}, the master {PROTOCOL_MIN} to {PROTOCOL}: a newer release of {old} is needed"))
+}
 
 /// A point in time for people: RFC 3339 UTC whole seconds, and the same in milliseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,6 +151,9 @@ pub struct Task {
     /// Whether it lives on when its framework is gone.
     #[serde(skip_serializing_if = "is_false")]
     pub keep: bool,
+    /// What becomes of it when no leader reaches its agent; as its framework says where absent, and else `keep`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_unreachable: Option<OnUnreachable>,
 }
 
 fn is_nothing(amount: &Milli) -> bool {
@@ -391,6 +406,15 @@ pub enum RefusalCode {
     Contradicts,
     /// The cluster has too little for it, or tasks hold too much; an operator may force it.
     Overcommits,
+    /// No such agent.
+    UnknownAgent,
+    /// An operator declared the agent gone: it ends what it runs, and does not come back.
+    AgentGone,
+    /// The agent is not away; an operator may force it.
+    AgentThere,
+    /// A word of a later release: a refusal all the same, and its message says why.
+    #[serde(other)]
+    Other,
 }
 
 /// A refusal with its reason.

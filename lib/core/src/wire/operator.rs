@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::AgentId;
 use crate::policy::{Change, Subject};
 use crate::wire::Refusal;
 use crate::wire::query::RoleRow;
@@ -33,6 +34,15 @@ pub enum Operation {
         /// Only says what would be.
         #[serde(default)]
         dry_run: bool,
+    },
+    /// Declares an agent gone for good (Mesos MARK_AGENT_GONE): its tasks end as `gone`, and it is never taken in again.
+    #[serde(rename = "mark_gone/1")]
+    MarkGone {
+        /// Which.
+        agent: AgentId,
+        /// Also one that is not unreachable.
+        #[serde(default)]
+        force: bool,
     },
 }
 

@@ -141,7 +141,7 @@ pub struct AgentRow {
     pub id: AgentId,
     /// Its host name.
     pub host: String,
-    /// `active`, `recovering` (known, not yet back under this leader) or `unreachable`.
+    /// `active`, `recovering` (known, not yet back under this leader), `unreachable` or `gone`.
     pub state: String,
     /// All it has.
     pub total: Resources,
@@ -166,7 +166,7 @@ pub struct AgentRow {
     pub isolation: String,
     /// Its program's version.
     pub version: String,
-    /// How long ago it was last heard of, milliseconds.
+    /// How long ago it was last heard of, milliseconds; of one that is away also by an earlier leader.
     pub silent_ms: u64,
 }
 
