@@ -146,6 +146,9 @@ pub struct Args {
     /// What becomes of the task if this process dies
     #[arg(long, value_name = "WHAT", default_value = "kill", value_parser = ["kill", "keep"], help_heading = "Time and trouble")]
     on_disconnect: String,
+    /// What becomes of the task if no leader reaches its agent: it runs on, or its agent ends it
+    #[arg(long, value_name = "WHAT", value_parser = ["keep", "kill"], help_heading = "Time and trouble")]
+    on_unreachable: Option<String>,
 
     /// Name the task
     #[arg(long, value_name = "NAME", help_heading = "Names")]

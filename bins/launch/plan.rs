@@ -10,6 +10,7 @@ use meso_core::id::Name;
 use meso_core::launcher::Job;
 use meso_core::resources::{Milli, Request, parse_request, parse_size};
 use meso_core::role::Role;
+use meso_core::task::OnUnreachable;
 use meso_core::wire::{Span, TASK_BYTES_MAX, Task};
 
 use crate::Args;
@@ -95,6 +96,7 @@ impl Plan {
             stdin: args.stdin,
             attached: !args.detach && !is_many,
             keep: args.detach || args.on_disconnect == "keep",
+            on_unreachable: args.on_unreachable.as_deref().and_then(OnUnreachable::parse),
             ..Task::default()
         };
         let plan = Plan {
