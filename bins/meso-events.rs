@@ -1,11 +1,12 @@
 //! meso-events: what happens in the cluster, as JSON lines.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
 use meso_bus::{Item, Start, Store, StoredEvent};
-use meso_cli::client::{Leader, read_status};
+use meso_cli::client::{Absence, Leader, read_status};
 use meso_cli::{BusArgs, Exit, Failure, LineOut, Look, Row, Written, complain, json_text};
 use meso_core::json::{Limits, read_object};
 
@@ -51,8 +52,21 @@ fn main() -> ExitCode {
 }
 
 async fn print(args: Args) -> Result<Exit, Failure> {
-    let access = args.bus.access()?;
-    let leader = if args.follow { Leader::connect_to_stay(&access).await? } else { Leader::connect(&access).await? };
+    let leader = Leader::connect(&args.bus.access()?).await?;
+    let mut absence = Absence::of(&leader, false);
+    let printed = Cell::new(0);
+    tokio::select! {
+        biased;
+        exit = print_all(&leader, &args, &printed) => exit,
+        gone = absence.over(false) => Err(match printed.get() {
+            0 => gone,
+            seq => gone.hint(format!("--after {seq}, once it is back: nothing is lost that way")),
+        }),
+    }
+}
+
+/// Prints them; `printed` is the place of the last one in the stream.
+async fn print_all(leader: &Leader, args: &Args, printed: &Cell<u64>) -> Result<Exit, Failure> {
     let bus = leader.bus();
     let filter = if args.kind == Some(Kind::Cluster) { bus.subjects().events_of_master() } else { bus.subjects().events() };
     let start = args.after.map_or(Start::All, Start::After);
@@ -65,7 +79,7 @@ async fn print(args: Args) -> Result<Exit, Failure> {
         match reader.next().await? {
             Item::Event(event) => {
                 let is_old = since_ms.is_some_and(|since_ms| event.time_ms < since_ms);
-                let Some((line, _)) = (if is_old { None } else { line(&leader, &event)?.filter(|(_, kind)| args.kind.is_none_or(|wanted| wanted == *kind)) }) else { continue };
+                let Some((line, _)) = (if is_old { None } else { line(leader, &event)?.filter(|(_, kind)| args.kind.is_none_or(|wanted| wanted == *kind)) }) else { continue };
                 match (&mut held, args.last) {
                     (Some(lines), Some(last)) => {
                         lines.push_back(line);
@@ -77,6 +91,7 @@ async fn print(args: Args) -> Result<Exit, Failure> {
                         if out.bytes(line.as_bytes())? == Written::ReaderGone {
                             return Ok(Exit::DONE);
                         }
+                        printed.set(event.seq);
                     }
                 }
             }

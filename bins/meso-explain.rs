@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use meso_cli::client::{LISTING_MS, Leader, explanation_text, find_tasks, standing_text, task_standing};
+use meso_cli::client::{Leader, explanation_text, find_tasks, patience, standing_text, task_standing};
 use meso_cli::{Access, BusArgs, Candidate, Exit, Failure, LineOut, Look, NotOne, Selector, resolve};
 use meso_core::condition::Condition;
 use meso_core::id::FrameworkId;
@@ -66,12 +66,16 @@ async fn tell(args: Args) -> Result<Exit, Failure> {
     let access = args.bus.access()?;
     let wish = wish(&args, &access)?;
     let leader = Leader::connect(&access).await?;
-    let limit = Duration::from_millis(LISTING_MS);
+    leader.patiently(explain(&leader, &args, wish)).await
+}
+
+async fn explain(leader: &Leader, args: &Args, wish: Option<Ask>) -> Result<Exit, Failure> {
+    let limit = patience();
     let ask = match (wish, &args.whom) {
         (Some(ask), _) => ask,
-        (None, Some(whom)) => match find_framework(&leader, whom, limit).await? {
+        (None, Some(whom)) => match find_framework(leader, whom, limit).await? {
             Some(framework) => Ask { framework: Some(framework), ..Ask::default() },
-            None => return tell_of_task(&leader, whom, args.output, limit).await,
+            None => return tell_of_task(leader, whom, args.output, limit).await,
         },
         (None, None) => return Err(Failure::usage("nobody is named and nothing is asked for").hint("meso-explain @last, or meso-explain -R cpus=4,mem=64G")),
     };

@@ -1,10 +1,13 @@
-//! meso-kill: ends tasks or a framework, with grace.
+//! meso-kill: ends tasks or a framework, with grace, and declares agents gone.
+
+#[path = "kill/gone.rs"]
+mod gone;
 
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use meso_cli::client::{Found, LISTING_MS, Leader, PATIENCE_MS, Signal, TaskIo, Watch, find_tasks};
+use meso_cli::client::{Found, LISTING_MS, Leader, Signal, TaskIo, Watch, find_tasks, patience};
 use meso_cli::{BusArgs, Exit, Failure, LineIn, LineOut, LineRead, NotOne, Selector, Until, complain, report};
 use meso_core::id::TaskId;
 use meso_core::wire::call::{Answer, Call};
@@ -21,19 +24,28 @@ const RETRY_MS: u64 = 500;
 /// With --wait, how much longer than the grace a task may take to end.
 const END_MS: u64 = 60_000;
 
-/// End tasks or a framework
+/// End tasks or a framework, or declare an agent gone
 ///
 /// A task is sent TERM, and KILL when its grace is over. Prints the id of each task that is on its way down; a task that is refused is said on
 /// standard error, and the rest are still tried.
+///
+/// With --gone, what is named are agents that will not come back: their tasks end as gone, and whoever launched them may launch them elsewhere.
+/// An agent that comes back all the same is refused: it ends what it runs, and itself.
 #[derive(clap::Parser)]
-#[command(after_help = "Examples:\n  meso-kill @last\n  meso-kill --grace 30s web db\n  meso-ps -q --state running | meso-kill -\n  meso-kill --framework keeper")]
+#[command(after_help = "Examples:\n  meso-kill @last\n  meso-kill --grace 30s web db\n  meso-ps -q --state running | meso-kill -\n  meso-kill --framework keeper\n  meso-kill --gone node3")]
 struct Args {
     /// Task: id, the beginning of one, name or @last; - reads them from standard input, one per line (can be repeated)
-    #[arg(value_name = "TASK", required_unless_present = "framework")]
+    #[arg(value_name = "TASK", required_unless_present_any = ["framework", "gone"])]
     task: Vec<Target>,
     /// End the framework of this name or id, with all its tasks
     #[arg(long, value_name = "NAME", conflicts_with_all = ["task", "signal", "grace", "wait"], value_parser = meso_core::id::Name::parse)]
     framework: Option<meso_core::id::Name>,
+    /// Declare an agent gone for good, by host name, id or the beginning of one (can be repeated)
+    #[arg(long, value_name = "AGENT", num_args = 0.., conflicts_with_all = ["framework", "signal", "grace", "wait"])]
+    gone: Option<Vec<String>>,
+    /// With --gone: also an agent that is not unreachable
+    #[arg(long, requires = "gone")]
+    force: bool,
     /// Send this signal instead, and leave it at that
     #[arg(short, long, value_name = "SIGNAL", conflicts_with = "grace")]
     signal: Option<Signal>,
@@ -48,6 +60,17 @@ struct Args {
     quiet: bool,
     #[command(flatten)]
     bus: BusArgs,
+}
+
+impl Args {
+    /// The agents that are named with --gone, also behind another flag.
+    fn agents(&self) -> Vec<String> {
+        let behind = self.task.iter().map(|target| match target {
+            Target::Task(selector) => selector.to_string(),
+            Target::Stdin => "-".to_owned(),
+        });
+        self.gone.iter().flatten().cloned().chain(behind).collect()
+    }
 }
 
 /// What a word on the command line stands for.
@@ -78,8 +101,18 @@ fn main() -> ExitCode {
     meso_cli::main(meso_cli::tool!(Plain), kill)
 }
 
-async fn kill(mut args: Args) -> Result<Exit, Failure> {
+async fn kill(args: Args) -> Result<Exit, Failure> {
+    if args.gone.is_some() && args.agents().is_empty() {
+        return Err(Failure::usage("no agent is named").hint("meso-kill --gone HOST, or an agent's id"));
+    }
     let leader = Leader::connect(&args.bus.access()?).await?;
+    leader.clone().patiently(kill_all(args, leader)).await
+}
+
+async fn kill_all(mut args: Args, leader: Leader) -> Result<Exit, Failure> {
+    if args.gone.is_some() {
+        return gone::mark_gone(&leader, &args.agents(), args.force, args.quiet).await;
+    }
     if let Some(framework) = &args.framework {
         return teardown(&leader, framework.as_str(), args.quiet).await;
     }
@@ -106,7 +139,7 @@ async fn kill(mut args: Args) -> Result<Exit, Failure> {
 }
 
 async fn teardown(leader: &Leader, framework: &str, quiet: bool) -> Result<Exit, Failure> {
-    let limit = Duration::from_millis(PATIENCE_MS);
+    let limit = patience();
     match leader.call(&Call::Teardown { framework: framework.to_owned() }, limit).await? {
         None => Err(leader.nobody(limit)),
         Some(Answer::Done {}) => {
@@ -159,7 +192,7 @@ impl Killing {
 
     async fn kill(&mut self, selectors: &[Selector]) -> Result<(), Failure> {
         let mut tasks: Vec<Found> = Vec::new();
-        for result in find_tasks(&self.leader, selectors, Duration::from_millis(LISTING_MS)).await? {
+        for result in find_tasks(&self.leader, selectors, patience()).await? {
             match result {
                 Ok(found) if found.update.is_final => self.refuse(&format!("{} has ended already: {}", found.update.task, found.update.state)),
                 // Named twice is still one task.
@@ -179,7 +212,7 @@ impl Killing {
 
     /// Asks the leader to end tasks, and again those that a new leader does not know yet.
     async fn call(&mut self, mut tasks: Vec<Found>) -> Result<(), Failure> {
-        let limit = Duration::from_millis(PATIENCE_MS);
+        let limit = patience();
         let deadline = Instant::now() + limit;
         while !tasks.is_empty() {
             let ids: Vec<TaskId> = tasks.iter().map(|found| found.update.task.clone()).collect();

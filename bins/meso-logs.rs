@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use meso_cli::client::{Follower, Found, LISTING_MS, Leader, Outlet, PATIENCE_MS, Tagger, TaskIo, Watch, extent, find_tasks, tail_offset};
+use meso_cli::client::{Follower, Found, LISTING_MS, Leader, Outlet, Tagger, TaskIo, Watch, extent, find_tasks, patience, tail_offset};
 use meso_cli::{BusArgs, Exit, Failure, Selector, Written, report};
 use meso_core::id::TaskId;
 use meso_core::wire::Update;
@@ -55,10 +55,14 @@ fn main() -> ExitCode {
 }
 
 async fn print(args: Args) -> Result<Exit, Failure> {
-    let leader = Leader::connect_to_stay(&args.bus.access()?).await?;
+    let leader = Leader::connect(&args.bus.access()?).await?;
+    leader.patiently(print_all(&leader, &args)).await
+}
+
+async fn print_all(leader: &Leader, args: &Args) -> Result<Exit, Failure> {
     let mut tasks = Vec::new();
     let mut unknown = Vec::new();
-    for result in find_tasks(&leader, &args.task, Duration::from_millis(LISTING_MS)).await? {
+    for result in find_tasks(leader, &args.task, Duration::from_millis(LISTING_MS)).await? {
         match result {
             Ok(found) => tasks.push(found),
             Err(not_one) => unknown.push(Failure::from(not_one)),
@@ -79,15 +83,15 @@ async fn print(args: Args) -> Result<Exit, Failure> {
         let mut pipes = Vec::new();
         for found in &tasks {
             for stream in streams {
-                pipes.extend(open(&leader, found, *stream, &args, tag(found)).await?);
+                pipes.extend(open(leader, found, *stream, args, tag(found)).await?);
             }
         }
-        return follow(&leader, &tasks, pipes).await;
+        return follow(leader, &tasks, pipes).await;
     }
     for found in &tasks {
         for stream in streams {
             let printed = async {
-                match open(&leader, found, *stream, &args, tag(found)).await? {
+                match open(leader, found, *stream, args, tag(found)).await? {
                     Some(pipe) => copy(pipe, ended(&found.update)).await,
                     None => Ok(Written::Yes),
                 }
@@ -159,7 +163,7 @@ async fn copy(mut pipe: Pipe, mut end: watch::Receiver<Option<Update>>) -> Resul
             Ok(()) = end.changed() => {
                 if let Some(update) = end.borrow_and_update().as_ref() {
                     pipe.follower.expect(bytes_of(update, pipe.stream));
-                    pipe.follower.set_patience(Duration::from_millis(PATIENCE_MS));
+                    pipe.follower.set_patience(patience());
                 }
                 continue;
             }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use meso_cli::client::{
-    AGENT_COLUMNS, FRAMEWORK_COLUMNS, LISTING_MS, Leader, MASTER_COLUMNS, OFFER_COLUMNS, ROLE_COLUMNS, TASK_COLUMNS, agent_row, framework_row, is_later, master_row, offer_row,
+    AGENT_COLUMNS, FRAMEWORK_COLUMNS, Leader, MASTER_COLUMNS, OFFER_COLUMNS, ROLE_COLUMNS, TASK_COLUMNS, agent_row, framework_row, is_later, master_row, offer_row, patience,
     recorded_tasks, role_row, snapshot_listings, task_row,
 };
 use meso_cli::{BusArgs, Column, Exit, Failure, Format, LineOut, Listing, Look, OutputArgs, Row, Written, json_text};
@@ -77,10 +77,14 @@ fn main() -> ExitCode {
 async fn list(args: Args) -> Result<Exit, Failure> {
     check(&args)?;
     let leader = Leader::connect(&args.bus.access()?).await?;
+    leader.patiently(print(&leader, &args)).await
+}
+
+async fn print(leader: &Leader, args: &Args) -> Result<Exit, Failure> {
     let now_ms = Look::of_stdout().now_ms;
-    let limit = Duration::from_millis(LISTING_MS);
+    let limit = patience();
     let (columns, rows): (&[Column], Vec<Row>) = match args.what {
-        What::Tasks => (&TASK_COLUMNS, tasks(&leader, &args, limit).await?.iter().map(task_row).collect()),
+        What::Tasks => (&TASK_COLUMNS, tasks(leader, args, limit).await?.iter().map(task_row).collect()),
         What::Agents => (&AGENT_COLUMNS, leader.agents(limit).await?.iter().map(|agent| agent_row(agent, now_ms)).collect()),
         What::Masters => (&MASTER_COLUMNS, leader.masters(limit).await?.iter().map(|master| master_row(master, now_ms)).collect()),
         What::Frameworks => (&FRAMEWORK_COLUMNS, leader.frameworks(limit).await?.iter().map(|framework| framework_row(framework, now_ms)).collect()),
@@ -94,9 +98,9 @@ async fn list(args: Args) -> Result<Exit, Failure> {
         in_state && (!args.mine || is(row, "principal", leader.principal().as_str()))
     };
     let listing = Listing { columns: columns.to_vec(), rows: rows.into_iter().filter(wanted).collect() };
-    let format = if args.quiet { Format::Name } else { args.output.output };
+    let format = if args.quiet { &Format::Name } else { &args.output.output };
     // A reader who has seen enough is no failure.
-    let _ = listing.print(&format)?;
+    let _ = listing.print(format)?;
     Ok(Exit::DONE)
 }
 

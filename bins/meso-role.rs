@@ -1,10 +1,9 @@
 //! meso-role: shows and sets how roles and frameworks share the cluster.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::ValueEnum;
-use meso_cli::client::{LISTING_MS, Leader, PATIENCE_MS, ROLE_COLUMNS, role_row};
+use meso_cli::client::{Leader, ROLE_COLUMNS, patience, role_row};
 use meso_cli::{BusArgs, Column, Exit, Failure, Format, Listing, OutputArgs, complain};
 use meso_core::json::quoted;
 use meso_core::policy::{Change, KINDS_MAX, Limit, PRIORITY_MAX, Subject, WEIGHT_MAX_UNITS};
@@ -70,15 +69,16 @@ fn main() -> ExitCode {
 
 async fn run(args: Args) -> Result<Exit, Failure> {
     let Some(operation) = operation(&args)? else {
-        let roles = Leader::connect(&args.bus.access()?).await?.roles(Duration::from_millis(LISTING_MS)).await?;
+        let leader = Leader::connect(&args.bus.access()?).await?;
+        let roles = leader.patiently(leader.roles(patience())).await?;
         let listing = Listing { columns: ROLE_COLUMNS.to_vec(), rows: roles.iter().map(role_row).collect() };
         // A reader who has seen enough is no failure.
         let _ = listing.print(&args.output.output)?;
         return Ok(Exit::DONE);
     };
     let leader = Leader::connect(&args.bus.access()?).await?;
-    let patience = Duration::from_millis(PATIENCE_MS);
-    match leader.operate(&operation, patience).await? {
+    let patience = patience();
+    match leader.patiently(leader.operate(&operation, patience)).await? {
         None => Err(leader.nobody(patience)),
         Some(Outcome::Refused(refusal)) => Err(refused(refusal)),
         Some(Outcome::Done { role, rescinded, notes }) => {

@@ -37,6 +37,9 @@ struct Args {
     /// Have the agents lend what tasks hold and have not used for a while, as for meso-agent
     #[arg(long, value_name = "WINDOW", require_equals = true, num_args = 0..=1, default_missing_value = "60s", value_parser = parse_window)]
     oversubscribe: Option<u64>,
+    /// How many servers the bus has: 1, or 3, of which one may be lost
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    bus: usize,
     /// How many masters: one leads, the others stand by
     #[arg(long, value_name = "N", default_value_t = 1)]
     masters: u32,
@@ -51,14 +54,17 @@ struct Args {
     /// How long before its tasks are ended for others a framework hears of it, as for meso-master
     #[arg(long, value_name = "TIME")]
     revoke_notice: Option<String>,
+    /// How many silent agents are marked unreachable in how long a time, as for meso-master
+    #[arg(long, value_name = "N/TIME")]
+    agent_removal_rate: Option<String>,
     /// Directory for stores, work directories and logs
     ///
     /// Without it: ~/.local/state/meso/up; with a command, one that goes with it.
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Port of the bus, on 127.0.0.1
+    /// Port of the bus, on 127.0.0.1; of three servers the second and third have the next ones
     ///
-    /// Without it: 4222; with a command, a free one.
+    /// Without it: 4222; with a command, free ones.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
     /// Let only those in who know the address that is printed
@@ -94,7 +100,7 @@ fn main() -> ExitCode {
 fn master_args(args: &Args) -> Result<Vec<OsString>, Failure> {
     args.policy.rule()?;
     let policy = args.policy.policy.and_then(|policy| policy.to_possible_value()).map(|value| value.get_name().to_owned());
-    let flags = [("--allocate", &args.allocate), ("--policy", &policy), ("--resource", &args.policy.resource), ("--revoke-after", &args.revoke_after), ("--revoke-notice", &args.revoke_notice)];
+    let flags = [("--allocate", &args.allocate), ("--policy", &policy), ("--resource", &args.policy.resource), ("--revoke-after", &args.revoke_after), ("--revoke-notice", &args.revoke_notice), ("--agent-removal-rate", &args.agent_removal_rate)];
     Ok(flags.into_iter().filter_map(|(flag, value)| Some([OsString::from(flag), value.as_ref()?.into()])).flatten().collect())
 }
 
@@ -102,6 +108,7 @@ async fn up(args: Args) -> Result<Exit, Failure> {
     let has_command = !args.command.is_empty();
     let spec = ClusterSpec {
         name: Name::parse(&args.cluster).map_err(|e| Failure::usage(format!("--cluster: {e}")).hint("--cluster default"))?,
+        bus: args.bus,
         masters: args.masters,
         agents: args.agents,
         master_args: master_args(&args)?,

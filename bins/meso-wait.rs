@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use meso_cli::client::{Found, Leader, PATIENCE_MS, Watch, find_tasks, task_epitaph, task_exit};
+use meso_cli::client::{Absence, Found, Leader, Watch, find_tasks, patience, task_epitaph, task_exit};
 use meso_cli::{BusArgs, Exit, Failure, LineOut, Selector, complain, report};
 use meso_core::duration::show_duration;
 use tokio::time::{Instant, sleep_until};
@@ -47,22 +47,34 @@ async fn wait(args: Args) -> Result<Exit, Failure> {
             None => std::future::pending().await,
         }
     };
+    let leader = Leader::connect(&args.bus.access()?).await?;
+    let mut absence = Absence::of(&leader, args.quiet);
     tokio::select! {
-        exit = wait_for_all(&args, &mut live) => exit,
+        biased;
+        exit = wait_for_all(&leader, &args, &mut live) => exit,
+        // A leader is not needed to hear of the end of a task.
+        gone = absence.over(false) => Err(match live.is_empty() {
+            true => gone,
+            false => gone.context(format!("still there: {}", named(&live))).hint("meso-wait with the same words, once it is back: what ends meanwhile is not lost"),
+        }),
         () = over => {
-            let names: Vec<&str> = live.iter().take(NAMED_MAX).map(String::as_str).collect();
-            let more = if live.len() > NAMED_MAX { format!(" and {} more", live.len() - NAMED_MAX) } else { String::new() };
-            let who = if names.is_empty() { "no answer".to_owned() } else { format!("still there: {}{more}", names.join(" ")) };
+            let who = if live.is_empty() { "no answer".to_owned() } else { format!("still there: {}", named(&live)) };
             Err(Failure::timed_out(format!("{who} after {}", show_duration(args.timeout.unwrap_or_default()))).hint("a longer --timeout, or meso-kill"))
         }
     }
 }
 
+/// A few of them by name, and how many more there are.
+fn named(live: &[String]) -> String {
+    let names: Vec<&str> = live.iter().take(NAMED_MAX).map(String::as_str).collect();
+    let more = if live.len() > NAMED_MAX { format!(" and {} more", live.len() - NAMED_MAX) } else { String::new() };
+    format!("{}{more}", names.join(" "))
+}
+
 /// Waits without a limit; `live` names those that are still waited for.
-async fn wait_for_all(args: &Args, live: &mut Vec<String>) -> Result<Exit, Failure> {
-    let leader = Leader::connect_to_stay(&args.bus.access()?).await?;
-    let tasks = known_tasks(&leader, &args.task).await?;
-    let mut watch = Watch::begin(&leader, &tasks).await?;
+async fn wait_for_all(leader: &Leader, args: &Args, live: &mut Vec<String>) -> Result<Exit, Failure> {
+    let tasks = known_tasks(leader, &args.task).await?;
+    let mut watch = Watch::begin(leader, &tasks).await?;
     let mut highest = Exit::DONE;
     loop {
         *live = watch.live().map(|update| update.task.to_string()).collect();
@@ -81,7 +93,7 @@ async fn wait_for_all(args: &Args, live: &mut Vec<String>) -> Result<Exit, Failu
 
 /// The tasks, each once; nothing is waited for unless all are known.
 async fn known_tasks(leader: &Leader, selectors: &[Selector]) -> Result<Vec<Found>, Failure> {
-    let results = find_tasks(leader, selectors, Duration::from_millis(PATIENCE_MS)).await?;
+    let results = find_tasks(leader, selectors, patience()).await?;
     let mut seen = BTreeSet::new();
     let mut tasks = Vec::new();
     let mut unknown = Vec::new();

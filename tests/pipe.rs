@@ -252,7 +252,7 @@ fn a_bus_that_stays_away() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().display();
     let script = format!("setsid sh -c 'meso-offer --framework orphan > {path}/lines 2> {path}/said; echo $? > {path}/part; mv {path}/part {path}/code' & while ! [ -s {path}/lines ]; do sleep 0.1; done");
-    let output = Command::new("timeout").args(["60", env!("CARGO_BIN_EXE_meso-up"), "-q", "--agents", "1", "--", "bash", "-c", &script]).stdin(Stdio::null()).output().expect("coreutils and bash are there");
+    let output = Command::new("timeout").args(["60", env!("CARGO_BIN_EXE_meso-up"), "-q", "--agents", "1", "--", "bash", "-c", &script]).env("MESO_PATIENCE", "3s").stdin(Stdio::null()).output().expect("coreutils and bash are there");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     for _ in 0..1200 {
         if dir.path().join("code").exists() {
@@ -262,7 +262,7 @@ fn a_bus_that_stays_away() {
     }
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default();
     assert_eq!(read("code").trim(), "69", "{}", read("said"));
-    assert!(read("said").contains("meso-offer: the bus has been away for 30 s"), "{}", read("said"));
+    assert!(read("said").contains("meso-offer: the bus has been away for 3 s"), "{}", read("said"));
 }
 
 /// Shows that a program under --exec that fails is started again in the same session, is told what lives, and that its last word is the session's.

@@ -153,7 +153,13 @@ fn what_cannot_be_had() {
     let folder = folder();
     let taken = TcpListener::bind(("127.0.0.1", 0)).expect("some port is free");
     let port = taken.local_addr().expect("it listens").port().to_string();
-    let table: [(&[&str], i32, &str); 7] = [
+    let kept = folder.path().join("kept");
+    let (code, _, err) = run(up(folder.path()).args(["-q", "--agents", "1", "--state"]).arg(&kept).args(["--", "true"]));
+    assert_eq!(code, Some(0), "{err}");
+    let kept = kept.to_str().expect("UTF-8");
+    let table: [(&[&str], i32, &str); 9] = [
+        (&["--bus", "2", "--", "true"], 2, "--bus 2"),
+        (&["--bus", "3", "--state", kept, "--", "true"], 78, "is of a bus of one server"),
         (&["--port", &port, "--", "true"], 75, "in use by"),
         (&["--nats-server", "/nonexistent/server", "--", "true"], 78, "/nonexistent/server"),
         (&["--nats-server", "/bin/true", "--", "true"], 78, "/bin/true"),

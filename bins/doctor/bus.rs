@@ -158,6 +158,10 @@ fn of_stores(kept: Result<&[Kept], &BusError>, server: &ServerTold) -> Finding {
         return Finding::warn("stores", format!("nearly full: {}", few(&full)), "meso-role, and rm what is set there for nobody any more");
     }
     let replicas = streams().map(|(_, stream)| stream.replicas).min().unwrap_or(1);
+    if let Some((_, lone)) = streams().find(|(what, stream)| *what == "events" && stream.replicas < streams().map(|(_, stream)| stream.replicas).max().unwrap_or(1)) {
+        let next = format!("nats stream rm {}, and the masters started again: what it recorded is lost, and nothing else", lone.name);
+        return Finding::warn("stores", "the events were made for one server, and have one copy".to_owned(), next);
+    }
     let saw = format!("lease, registry, checkpoint and events, {}", if replicas == 1 { "one copy".to_owned() } else { format!("{replicas} copies") });
     match is_cluster && replicas == 1 && server.addresses >= SERVERS_FOR_COPIES {
         true => Finding::warn("stores", format!("{saw}, on a bus of several servers: with one server all of it is away"), "meso-master --replicas 3, on all masters"),

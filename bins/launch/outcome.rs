@@ -2,6 +2,7 @@
 
 use meso_cli::client::task_exit;
 use meso_cli::{Exit, Failure};
+use meso_core::id::TaskId;
 use meso_core::launcher::Failure as NoTask;
 use meso_core::wire::{RefusalCode, Update};
 use serde::Serialize;
@@ -18,6 +19,15 @@ pub fn failure_of(failure: &NoTask, interrupted_by: Option<i32>) -> (Exit, Optio
         NoTask::Refused(refusal) => (Exit::OURS, Some(Failure::failed(format!("refused: {}", refusal.message)))),
         NoTask::Removed(why) if why == "taken_over" => (Exit::NOT_NOW, Some(Failure::not_now("another session took the framework over"))),
         NoTask::Removed(why) => (Exit::OURS, Some(Failure::failed(format!("the framework is over: {why}")))),
+    }
+}
+
+/// What to say of a task that is left while nobody can be reached.
+pub fn left_behind(task: &TaskId, begun: bool, lives: bool) -> String {
+    let state = if begun { "runs on" } else { "may have been launched" };
+    match lives {
+        true => format!("{task} {state}: meso-wait {task} waits for it, meso-logs -f {task} shows what it writes"),
+        false => format!("{task} {state}, and is ended once a master misses us (--on-disconnect kill); meso-wait {task} tells how it ends, meso-logs {task} what it wrote"),
     }
 }
 
@@ -71,6 +81,11 @@ impl<'a> Report<'a> {
             started_ms: update.started_ms,
             ended_ms: update.ts_ms,
         }
+    }
+
+    /// Of a job that was left while nobody could be reached, and of its task if it may have one.
+    pub fn of_left(index: u64, item: &'a str, task: Option<&'a TaskId>, code: Exit) -> Self {
+        Report { task: task.map(TaskId::as_str), state: if task.is_some() { "unknown" } else { "error" }, ..Report::of_failure(index, item, "unreachable", code) }
     }
 
     /// Of a job that had no task.

@@ -1,8 +1,6 @@
 //! `--dry-run`: the task as it would be launched, and where it would fit now.
 
-use std::time::Duration;
-
-use meso_cli::client::{LISTING_MS, Leader};
+use meso_cli::client::{Leader, patience};
 use meso_cli::{Exit, Failure, complain};
 use meso_core::condition::{Condition, Facts};
 
@@ -13,7 +11,7 @@ use crate::run::shown;
 /// Prints each task as one JSON line; exit 0 if one fits now, 75 if not now, 125 if it cannot be.
 pub async fn preview(args: &Args, plan: Plan) -> Result<Exit, Failure> {
     let leader = Leader::connect(&plan.access).await?;
-    let agents = leader.agents(Duration::from_millis(LISTING_MS)).await?;
+    let agents = leader.agents(patience()).await?;
     let mut source = plan.source().await?;
     while let Some((job, _)) = source.next(&plan).await? {
         let line = shown(&job.task)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use meso_bus::driver::Clock;
 use meso_bus::{Bus, BusEvent};
-use meso_cli::client::{Follower, Leader, PATIENCE_MS, Seat, TaskIo, task_epitaph, task_exit, too_late};
+use meso_cli::client::{Absence, Follower, Leader, Seat, TaskIo, task_epitaph, task_exit, too_late};
 use meso_cli::{Exit, Failure, Progress, complain, io_text, random, report, who};
 use meso_core::id::{AgentId, FrameworkId, Nonce, TaskId};
 use meso_core::launcher::{Config, Effect, Event, Failure as NoTask, Job, Launcher};
@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep};
 use crate::Args;
 use crate::hearing::{hear_pushes, hear_statuses};
 use crate::offers::{Offers, complain_of_line, own_seat};
-use crate::outcome::{Report, failure_of, reason_of};
+use crate::outcome::{Report, failure_of, left_behind, reason_of};
 use crate::overheard::mind_stdin;
 use crate::output::{Ended, Order, Printed, copy, print};
 use crate::plan::{Plan, Source};
@@ -46,8 +46,6 @@ const GRACE_MS: u64 = 10_000;
 const HAPPENED_MAX: usize = 4096;
 /// For how long the tasks of a named framework live on without a session, milliseconds (contract: 7 days).
 const FAILOVER_MS: u64 = 7 * 24 * 3_600_000;
-/// How long to wait for somebody who leads, before a first answer.
-const NOBODY_AFTER: Duration = Duration::from_millis(PATIENCE_MS);
 
 /// What reaches the loop besides time and signals.
 pub enum Happened {
@@ -94,6 +92,7 @@ struct Run {
     kill_at: Option<Instant>,
     reader_gone: bool,
     output_failed: bool,
+    absence: Absence,
     registered: bool,
     left: bool,
     leaving: bool,
@@ -108,7 +107,7 @@ struct Run {
 
 /// Runs the plan to its end.
 pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
-    let leader = Leader::connect_to_stay(&plan.access).await?;
+    let leader = Leader::connect(&plan.access).await?;
     let own = own_seat(plan.role.clone())?;
     if !args.quiet && !args.stdin && !args.each.iter().chain(&args.each0).any(|path| path.as_os_str() == "-") {
         tokio::task::spawn_local(mind_stdin());
@@ -119,7 +118,7 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
 /// Runs the plan on offers that are read, in the session that they belong to.
 pub async fn run_on(args: Args, plan: Plan) -> Result<Exit, Failure> {
     let mut signals = signals::listen()?;
-    let leader = Leader::connect_to_stay(&plan.access).await?;
+    let leader = Leader::connect(&plan.access).await?;
     let mut offers = Offers::open(&args, leader.clone()).await?;
     let deadline = plan.start_deadline_ms.map(Duration::from_millis);
     let (seat, first) = loop {
@@ -180,6 +179,7 @@ async fn run_in(args: Args, plan: Plan, leader: Leader, seat: Seat, offers: Opti
     );
     let progress = if plan.is_many && !args.detach { Progress::bar(plan.count.unwrap_or(0), args.quiet) } else { Progress::spinner(&format!("waiting for an offer ({})", plan.request), args.quiet) };
     let order = Order::new(args.keep_order);
+    let absence = Absence::of(&leader, args.quiet);
     let tells_why = offers.is_none() && !args.quiet && std::io::stderr().is_terminal();
     let mut run = Run {
         args,
@@ -202,6 +202,7 @@ async fn run_in(args: Args, plan: Plan, leader: Leader, seat: Seat, offers: Opti
         kill_at: None,
         reader_gone: false,
         output_failed: false,
+        absence,
         registered: false,
         left: false,
         leaving: false,
@@ -233,12 +234,16 @@ async fn run_in(args: Args, plan: Plan, leader: Leader, seat: Seat, offers: Opti
         }
         let wait = run.launcher.deadline().map_or(Duration::from_secs(60), |at| Duration::from_millis(at.saturating_sub(run.clock.now_ms())));
         let kill_at = run.kill_at;
-        let deaf = !run.registered;
+        let needs_leader = run.needs_leader();
         let tells_why = run.tells_why && run.registered;
         let feeding = more && run.wants_jobs() && run.plan.count.is_none();
         tokio::select! {
             biased;
-            Some(signal) = signals.recv() => run.on_signal(signal).await?,
+            // What cannot be reached can neither be told nor waited for.
+            Some(signal) = signals.recv() => match run.absence.is_away() && signal != USR1 && signal != USR2 {
+                true => return run.give_up(&interrupted(), Exit::signal(u8::try_from(signal).unwrap_or(127))),
+                false => run.on_signal(signal).await?,
+            },
             Some(what) = happened.recv() => run.on_happened(what)?,
             job = source.next(&run.plan), if feeding => match job? {
                 Some((job, item)) => run.take(job, item)?,
@@ -250,11 +255,7 @@ async fn run_in(args: Args, plan: Plan, leader: Leader, seat: Seat, offers: Opti
                 run.tells_why = false;
                 run.ask_why();
             }
-            () = sleep(NOBODY_AFTER.saturating_sub(begun.elapsed())), if deaf => {
-                if !run.registered {
-                    return Err(run.leader.nobody(NOBODY_AFTER));
-                }
-            }
+            gone = run.absence.over(needs_leader) => return run.give_up(&gone, Exit::OURS),
         }
     }
     run.end(&source)
@@ -277,19 +278,10 @@ impl Run {
         let to = self.to.clone();
         let mut events = self.bus.events();
         self.listening.push(tokio::task::spawn_local(async move {
-            let mut away = false;
             while let Some(event) = events.next().await {
-                match event {
-                    BusEvent::Disconnected => {
-                        away = true;
-                        complain("the bus is away; waiting for it, the task runs on");
-                    }
-                    BusEvent::Connected if away => {
-                        away = false;
-                        complain("the bus is back");
-                        let _ = to.send(Happened::Machine(Event::Gap)).await;
-                    }
-                    _ => {}
+                // What happened while the connection was away was not heard.
+                if let BusEvent::Connected | BusEvent::Missed { .. } = event {
+                    let _ = to.send(Happened::Machine(Event::Gap)).await;
                 }
             }
         }));
@@ -362,7 +354,14 @@ impl Run {
 
     fn on_happened(&mut self, what: Happened) -> Result<(), Failure> {
         match what {
-            Happened::Machine(event) => self.step(event),
+            Happened::Machine(event) => {
+                match &event {
+                    Event::Answer { answer: Some(_), .. } => self.absence.answered(),
+                    Event::Answer { answer: None, .. } => self.absence.unanswered(),
+                    _ => {}
+                }
+                self.step(event)
+            }
             Happened::Printed(outcome) => {
                 self.printing = false;
                 self.on_printed(outcome)?;
@@ -703,6 +702,42 @@ impl Run {
         file.write_all(text.as_bytes()).map_err(|error| Failure::failed(format!("cannot write the report: {}", io_text(&error))))
     }
 
+    /// Whether anything waits for whoever leads; tasks that run need nobody.
+    fn needs_leader(&self) -> bool {
+        // Nothing is looked through while somebody answers.
+        self.absence.is_silent() && (!self.registered || self.launcher.waiting() > 0 || self.launcher.out().any(|(_, _, begun)| !begun))
+    }
+
+    /// Ends before the tasks do: says why, and of each that is left what becomes of it.
+    fn give_up(mut self, why: &Failure, code: Exit) -> Result<Exit, Failure> {
+        self.progress = Progress::none();
+        report(why);
+        let lives = self.args.on_disconnect == "keep" || self.plan.framework.is_some() || self.args.detach;
+        let left: Vec<(u64, TaskId, bool)> = self.launcher.out().map(|(index, task, begun)| (index, task.clone(), begun)).collect();
+        for (_, task, begun) in &left {
+            complain(&left_behind(task, *begun, lives));
+        }
+        if let Some(update) = self.last_update.as_ref().filter(|_| self.following > 0) {
+            complain(&format!("{} has ended, and not all of its output is here: meso-logs {} has it", update.task, update.task));
+        }
+        let unprinted = self.order.waiting() + usize::from(self.printing);
+        if unprinted > 0 {
+            complain(&format!("the output of {unprinted} tasks that have ended is not here: meso-ps -a names them, meso-logs has it"));
+        }
+        match self.launcher.waiting() {
+            0 => {}
+            1 if !self.plan.is_many => {}
+            1 => complain("one task was not launched"),
+            count => complain(&format!("{count} tasks were not launched")),
+        }
+        let jobs = std::mem::take(&mut self.jobs);
+        for (index, live) in jobs {
+            let task = left.iter().find(|(other, _, _)| *other == index).map(|(_, task, _)| task);
+            self.write_report(&Report::of_left(index, &live.item, task, code))?;
+        }
+        Ok(self.exit.max(code))
+    }
+
     fn end(self, source: &Source) -> Result<Exit, Failure> {
         drop(self.progress);
         if let Some(words) = &self.farewell {
@@ -719,6 +754,11 @@ impl Run {
             (false, false) => exit,
         })
     }
+}
+
+/// What to say when a signal came that reaches nobody.
+fn interrupted() -> Failure {
+    Failure::failed("interrupted while the bus or the master is away")
 }
 
 fn print_line(text: &str) -> std::io::Result<()> {

@@ -5,14 +5,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use meso_bus::Subscription;
-use meso_cli::client::{Leader, Scheduler, Seat};
-use meso_cli::{Exit, Failure, LineIn, LineOut, LineRead, Until, Written};
+use meso_cli::client::{Absence, Leader, Scheduler, Seat};
+use meso_cli::{Exit, Failure, LineIn, LineOut, LineRead, Until, Written, complain};
 use meso_core::id::TaskId;
 use meso_core::wire::{RefusalCode, Update};
 use tokio::time::sleep;
 
 use crate::Args;
 use crate::offers::complain_of_line;
+use crate::outcome::left_behind;
 use crate::signals;
 
 /// How often to look whether tasks have ended whose end was not heard of.
@@ -24,13 +25,15 @@ const ANSWER_MS: u64 = 5_000;
 pub async fn schedule(args: Args) -> Result<Exit, Failure> {
     let access = args.bus.access()?;
     let mut signals = signals::listen()?;
-    let leader = Leader::connect_to_stay(&access).await?;
+    let leader = Leader::connect(&access).await?;
     let mut lines = LineIn::open(args.offers.as_deref().unwrap_or(Path::new("-")), Until::Newline).await?;
     let mut out = LineOut::stdout()?;
     let mut scheduler = Scheduler::new(leader.clone(), None, args.detach)?;
     let mut kept: Option<tokio::task::JoinHandle<()>> = None;
     let (lost_to, mut lost) = tokio::sync::mpsc::channel::<meso_core::wire::Refusal>(1);
     let mut statuses: Option<Subscription> = None;
+    let mut absence = Absence::of(&leader, args.quiet);
+    let lives = args.on_disconnect == "keep";
     let mut exit = Exit::DONE;
     let mut reading = true;
     while reading || !scheduler.launched.is_empty() {
@@ -40,6 +43,10 @@ pub async fn schedule(args: Args) -> Result<Exit, Failure> {
             Some(signal) = signals.recv() => {
                 exit = Exit::signal(u8::try_from(signal).unwrap_or(127));
                 break;
+            }
+            gone = absence.over(false) => {
+                scheduler.launched.iter().for_each(|task| complain(&left_behind(task, true, lives)));
+                return Err(gone);
             }
             Some(refusal) = lost.recv() => {
                 leave(&leader, None, kept).await;
@@ -68,7 +75,16 @@ pub async fn schedule(args: Args) -> Result<Exit, Failure> {
                     }
                     Some(LineRead::Line { number, bytes }) => (number, bytes),
                 };
-                let result = scheduler.line(number, &bytes).await?;
+                let result = tokio::select! {
+                    biased;
+                    Some(signal) = signals.recv() => {
+                        // Whether this call is heard is not known; what was launched before goes with the session.
+                        exit = Exit::signal(u8::try_from(signal).unwrap_or(127));
+                        break;
+                    }
+                    result = scheduler.line(number, &bytes) => result,
+                };
+                let result = result.inspect_err(|_| scheduler.launched.iter().for_each(|task| complain(&left_behind(task, true, lives))))?;
                 if let Some(why) = &result.bad {
                     complain_of_line(number, &Failure::failed(why.clone()));
                 }
@@ -107,7 +123,7 @@ async fn leave(leader: &Leader, seat: Option<Seat>, kept: Option<tokio::task::Jo
     if let Some(kept) = kept {
         kept.abort();
     }
-    if let Some(seat) = seat {
+    if let Some(seat) = seat.filter(|_| leader.bus().is_connected()) {
         // Without an answer the seat lapses by itself; that is the same end, later.
         let _ = seat.leave(leader).await;
     }

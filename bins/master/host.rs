@@ -7,20 +7,24 @@ use std::rc::Rc;
 use bytes::Bytes;
 use meso_bus::driver::Outside;
 use meso_bus::lease::{EpochRaiser, Standing};
-use meso_bus::{Bucket, Bus, Message, Store};
+use meso_bus::{Bucket, Bus, BusError, Message, Store};
 use meso_cli::{Failure, complain};
 use meso_core::master::{Caller, Effect, Event, Master, Presence, Reply};
 use meso_core::wire::call::Answer;
 use meso_core::wire::operator::Outcome;
+use meso_core::wire::query::Rows;
 use meso_core::wire::{Refusal, RefusalCode};
 use serde::Serialize;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant, sleep};
 
 use crate::allocator::Allocator;
 
 /// How many callers may wait for an answer; the oldest are forgotten, and ask again.
 const CALLERS_MAX: usize = 100_000;
+
+/// Pause before a document of the registry is written again.
+const WRITE_AGAIN: Duration = Duration::from_millis(250);
 
 /// Who waits for which answer.
 #[derive(Default)]
@@ -77,15 +81,33 @@ impl Host {
             }
         }
         for (key, doc) in docs {
-            let revision = self.revisions.get(key).copied().unwrap_or(0);
-            match self.registry.put(key, Bytes::copy_from_slice(doc.as_bytes()), revision).await {
-                Ok(revision) => {
-                    self.revisions.insert(key.to_owned(), revision);
-                }
-                Err(error) => return Err(Fatal::Registry(Failure::from(error).context(format!("writing {key} of the registry")))),
-            }
+            let revision = self.write(key, Bytes::copy_from_slice(doc.as_bytes())).await?;
+            self.revisions.insert(key.to_owned(), revision);
         }
         Ok(())
+    }
+
+    /// Writes a document over the revision that we know of; gives the new one. While the servers of the bus elect who leads
+    /// they are silent, and whether a write has happened then is found out by reading, for as long as we may act at all.
+    async fn write(&mut self, key: &str, doc: Bytes) -> Result<u64, Fatal> {
+        let known = self.revisions.get(key).copied().unwrap_or(0);
+        let fatal = |error: BusError| Fatal::Registry(Failure::from(error).context(format!("writing {key} of the registry")));
+        loop {
+            match self.registry.put(key, doc.clone(), known).await {
+                Ok(revision) => return Ok(revision),
+                Err(error) if error.may_pass() => complain(&format!("writing {key} of the registry: {error}; trying again")),
+                Err(error) => return Err(fatal(error)),
+            }
+            sleep(WRITE_AGAIN).await;
+            self.may_act().await?;
+            match self.registry.get(key).await {
+                Ok(Some((stored, revision))) if revision != known && stored == doc => return Ok(revision),
+                // If it is somebody else's by now, the next write is refused.
+                Ok(_) => {}
+                Err(error) if error.may_pass() => {}
+                Err(error) => return Err(fatal(error)),
+            }
+        }
     }
 
     /// Waits while our own clock says that the lease may be somebody else's; over if it is. The first of two defences:
@@ -204,10 +226,13 @@ pub fn event_of(bus: &Bus, callers: &Rc<RefCell<Callers>>, message: Message) -> 
                 None
             }
         },
-        Address::Query { principal, .. } => {
-            let query = serde_json::from_slice(&payload).ok()?;
-            Some(Event::Query { caller: number(message), principal, query })
-        }
+        Address::Query { principal, .. } => match serde_json::from_slice(&payload) {
+            Ok(query) => Some(Event::Query { caller: number(message), principal, query }),
+            Err(error) => {
+                answer_later(bus, message, &Rows::Refused { refusal: unread(&error.to_string()) });
+                None
+            }
+        },
         Address::Event { agent: Some(agent), .. } => {
             let update = serde_json::from_slice(&payload).ok()?;
             Some(Event::Status { agent, update: Box::new(update) })

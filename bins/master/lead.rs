@@ -20,6 +20,8 @@ use crate::start::{random, wall_ms};
 const EVENTS_MAX: usize = 16_384;
 /// How long a new leader may take to connect and to read the registry.
 const BEGIN_LIMIT: Duration = Duration::from_secs(5);
+/// Pause before it tries to read it again.
+const BEGIN_AGAIN: Duration = Duration::from_millis(250);
 /// How often the wall clock is looked at, for display.
 const CLOCK_EVERY: Duration = Duration::from_secs(10);
 
@@ -56,8 +58,23 @@ pub async fn lead(term: &Term, standing: &mut watch::Receiver<Standing>, raise: 
 async fn lead_on(term: &Term, bus: &Bus, standing: &mut watch::Receiver<Standing>, raise: EpochRaiser) -> Result<(), Failure> {
     let Some(mut epoch) = standing.borrow_and_update().leads() else { return Ok(()) };
     let store = Store::new(bus);
-    store.ensure(term.replicas).await?;
-    let stored = store.registry().get_all().await?;
+    let stored = loop {
+        let read = async {
+            store.ensure(term.replicas).await?.iter().for_each(|note| complain(note));
+            store.registry().get_all().await
+        };
+        match read.await {
+            Ok(stored) => break stored,
+            // A term is not given up for servers that only elect who leads them; how long that may take is the lease's to say.
+            Err(error) if error.may_pass() => complain(&format!("{error}; trying again")),
+            Err(error) => return Err(error.into()),
+        }
+        sleep(BEGIN_AGAIN).await;
+        match standing.borrow_and_update().leads() {
+            Some(leading) => epoch = leading,
+            None => return Ok(()),
+        }
+    };
     let revisions: BTreeMap<String, u64> = stored.iter().map(|(key, (_, revision))| (key.clone(), *revision)).collect();
     let registry = stored.into_iter().map(|(key, (value, _))| (key, String::from_utf8_lossy(&value).into_owned())).collect();
 
@@ -83,8 +100,10 @@ async fn lead_on(term: &Term, bus: &Bus, standing: &mut watch::Receiver<Standing
     let mut bus_events = bus.events();
     pumps.add(async move {
         while let Some(event) = bus_events.next().await {
-            if !matches!(event, BusEvent::Connected) {
-                complain(&format!("bus: {event:?}"));
+            match event {
+                BusEvent::Disconnected => complain("the bus is away; tasks run on, nothing is launched until it is back"),
+                BusEvent::Connected => complain("the bus is there"),
+                other => complain(&format!("bus: {other:?}")),
             }
         }
     });

@@ -1,8 +1,6 @@
 //! `decline`, `suppress`, `revive` and `ack`: one call, and its answer as the exit code.
 
-use std::time::Duration;
-
-use meso_cli::client::{LISTING_MS, Leader};
+use meso_cli::client::{Leader, patience};
 use meso_cli::{BusArgs, Exit, Failure};
 use meso_core::id::OfferId;
 use meso_core::wire::call::{Answer, Call};
@@ -24,7 +22,7 @@ pub async fn make(call: &OneCall, bus: &BusArgs) -> Result<Exit, Failure> {
         }
     };
     let leader = Leader::connect(&bus.access()?).await?;
-    let limit = Duration::from_millis(LISTING_MS);
+    let limit = patience();
     match leader.call(&call, limit).await? {
         Some(Answer::Done {}) => Ok(Exit::DONE),
         Some(Answer::Refused(refusal)) => Err(Failure::failed(refusal.message)),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use meso_bus::{Item, Start, Store, Subscription};
-use meso_cli::client::{Leader, PATIENCE_MS, read_status};
+use meso_cli::client::{Leader, patience, read_status};
 use meso_cli::complain;
 use meso_core::id::FrameworkId;
 use meso_core::offerer::Event;
@@ -65,7 +65,7 @@ pub async fn hear_statuses(leader: Leader, framework: FrameworkId, mut after: u6
 
 /// Asks which tasks live, until there is an answer. A new leader learns it from the agents, which is waited for.
 pub async fn snapshot(leader: Leader, to: mpsc::Sender<Event>) {
-    let patience = Duration::from_millis(PATIENCE_MS);
+    let patience = patience();
     let begun = Instant::now();
     while begun.elapsed() < patience {
         match leader.agents(patience).await {
@@ -76,7 +76,7 @@ pub async fn snapshot(leader: Leader, to: mpsc::Sender<Event>) {
         }
     }
     loop {
-        match leader.tasks("", Duration::from_millis(PATIENCE_MS)).await {
+        match leader.tasks("", patience).await {
             Ok(rows) => {
                 let _ = to.send(Event::Snapshot(rows.into_iter().map(|row| row.update).collect())).await;
                 return;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use meso_cli::client::{LISTING_MS, Leader};
+use meso_cli::client::{Leader, patience};
 use meso_cli::{Column, Exit, Failure, Listing, LineOut, Look, Row, Written, stdout_is_terminal};
 use meso_core::condition::Facts;
 use meso_core::id::{AgentId, OfferId};
@@ -36,13 +36,13 @@ const COLUMNS: [Column; 7] = [
 
 /// Shows what is free where it would be offered: again and again, or once.
 pub async fn peek(args: &Args, plan: &Plan) -> Result<Exit, Failure> {
-    let leader = Leader::connect_to_stay(&plan.access).await?;
+    let leader = Leader::connect(&plan.access).await?;
     let mut out = LineOut::stdout()?;
     let mut shown: BTreeMap<AgentId, Resources> = BTreeMap::new();
     let as_table = stdout_is_terminal() && !args.once;
     let mut seq = 0;
     loop {
-        let agents: Vec<AgentRow> = leader.agents(Duration::from_millis(LISTING_MS)).await?.into_iter().filter(|agent| would_be_offered(agent, plan)).collect();
+        let agents: Vec<AgentRow> = leader.agents(patience()).await?.into_iter().filter(|agent| would_be_offered(agent, plan)).collect();
         if as_table {
             let text = table(&agents, plan)?;
             if out.bytes(format!("{CLEAR}{}", text.trim_end_matches('\n')).as_bytes())? == Written::ReaderGone {

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use meso_bus::driver::Clock;
-use meso_bus::{Bus, BusError, BusEvent};
-use meso_cli::client::{Leader, PATIENCE_MS, Seat};
+use meso_bus::{Bus, BusError};
+use meso_cli::client::{Absence, Leader, Seat};
 use meso_cli::{Exit, Failure, complain, io_text, random};
 use meso_core::id::{FrameworkId, Nonce};
 use meso_core::offerer::{Effect, End, Event, Offerer};
@@ -14,7 +14,7 @@ use meso_core::role::Role;
 use meso_core::wire::Wall;
 use meso_core::wire::call::Call;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -34,11 +34,6 @@ const LEAVE_MS: u64 = 2_000;
 const EVENTS_MAX: usize = 4_096;
 /// How long to sleep if the machine names no deadline.
 const IDLE: Duration = Duration::from_secs(60);
-/// How long to wait for a bus that was lost: what it knew of our session has lapsed by then.
-const AWAY_MAX: Duration = Duration::from_secs(30);
-/// How long to wait for somebody who leads, before a first answer.
-const NOBODY_AFTER: Duration = Duration::from_millis(PATIENCE_MS);
-
 struct Head {
     args: Args,
     bus: Bus,
@@ -66,6 +61,7 @@ struct Head {
     jq: Option<Jq>,
     /// The last line found no room.
     blocked: bool,
+    absence: Absence,
     registered: bool,
     said_missed: Vec<&'static str>,
     said_dropped: bool,
@@ -75,7 +71,7 @@ struct Head {
 /// Runs a session to its end.
 pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
     let mut signals = Signals::listen()?;
-    let leader = Leader::connect_to_stay(&plan.access).await?;
+    let leader = Leader::connect(&plan.access).await?;
     let (program, output) = match &args.exec {
         Some(command) => {
             let (program, stdin) = Program::start(command)?;
@@ -94,6 +90,7 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
     let bus = leader.bus().clone();
     let clock = Clock::default();
     let (to, mut events) = mpsc::channel(EVENTS_MAX);
+    let absence = Absence::of(&leader, args.quiet);
     let machine = Offerer::new(plan.config(&args)?, clock.now_ms());
     let mut head = Head {
         args,
@@ -115,6 +112,7 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
         results: VecDeque::new(),
         jq,
         blocked: false,
+        absence,
         registered: false,
         said_missed: Vec::new(),
         said_dropped: false,
@@ -122,9 +120,7 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
     };
     let framework = head.machine.framework().clone();
     head.listen(&framework).await?;
-    let mut away = head.watch_bus();
     head.step(Event::Tick { unread: head.output.unread() }).await?;
-    let nobody_at = Instant::now() + NOBODY_AFTER;
     let mut interrupted = None;
     let mut gone = false;
     let mut ended = None;
@@ -153,7 +149,9 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
             biased;
             signal = signals.next() => {
                 interrupted = interrupted.or(Some(signal));
-                leave_at.get_or_insert(Instant::now() + Duration::from_millis(LEAVE_MS));
+                // Nobody is there to be told: the session lapses.
+                let wait_ms = if head.absence.is_away() { 0 } else { LEAVE_MS };
+                leave_at.get_or_insert(Instant::now() + Duration::from_millis(wait_ms));
                 head.step(Event::Leave).await?;
             }
             () = head.output.gone(), if !gone && pid.is_some() => gone = true,
@@ -162,7 +160,14 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
                 leave_at.get_or_insert(Instant::now() + Duration::from_millis(LEAVE_MS));
                 head.reader_gone().await?;
             }
-            Some(event) = events.recv() => head.step(event).await?,
+            Some(event) = events.recv() => {
+                match &event {
+                    Event::Answer { answer: Some(_), .. } => head.absence.answered(),
+                    Event::Answer { answer: None, .. } => head.absence.unanswered(),
+                    _ => {}
+                }
+                head.step(event).await?;
+            }
             Some(what) = told.recv(), if head.results.len() < RESULTS_MAX => match what {
                 Told::Result(line) => head.results.push_back(line),
                 Told::Ended(exit) if interrupted.is_none() && restarts.take(exit) => {
@@ -189,31 +194,8 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
             }
             () = room_in(&head.updates), if head.updates_blocked => head.updates_blocked = false,
             () = sleep(wait) => head.step(Event::Tick { unread: head.output.unread() }).await?,
-            () = lost(&mut away) => {
-                let what = format!("the bus has been away for {} s, and the session with it", AWAY_MAX.as_secs());
-                return Err(Failure::unreachable(what).hint("the same again, once it is back"));
-            }
-            () = sleep_until(nobody_at), if !head.registered => return Err(head.leader.nobody(NOBODY_AFTER)),
-            () = sleep_until(leave_at.unwrap_or(nobody_at)), if leave_at.is_some() => head.end = Some(End::Done),
-        }
-    }
-}
-
-/// Waits until the bus has been away too long.
-async fn lost(away: &mut watch::Receiver<Option<Instant>>) {
-    loop {
-        let since = *away.borrow_and_update();
-        let change = async {
-            match since {
-                Some(since) => timeout(AWAY_MAX.saturating_sub(since.elapsed()), away.changed()).await.ok(),
-                None => Some(away.changed().await),
-            }
-        };
-        match change.await {
-            None => return,
-            // Nobody watches the bus any more: that is not its being away.
-            Some(Err(_)) => std::future::pending().await,
-            Some(Ok(())) => {}
+            gone = head.absence.over(true) => return Err(gone),
+            () = sleep_until(leave_at.unwrap_or_else(Instant::now)), if leave_at.is_some() => head.end = Some(End::Done),
         }
     }
 }
@@ -256,33 +238,6 @@ impl Head {
         let pushes = self.bus.subscribe(&self.bus.subjects().push(self.leader.principal(), framework)).await?;
         self.pushes = Some(tokio::task::spawn_local(hear_pushes(pushes, self.to.clone())));
         Ok(())
-    }
-
-    /// Says when the bus goes away and comes back, and since when it is away.
-    fn watch_bus(&self) -> watch::Receiver<Option<Instant>> {
-        let (mut events, quiet) = (self.bus.events(), self.args.quiet);
-        let (to, since) = watch::channel(None);
-        tokio::task::spawn_local(async move {
-            while let Some(event) = events.next().await {
-                let is_away = to.borrow().is_some();
-                match event {
-                    BusEvent::Disconnected if !is_away => {
-                        to.send_replace(Some(Instant::now()));
-                        if !quiet {
-                            complain("the bus is away; waiting for it");
-                        }
-                    }
-                    BusEvent::Connected if is_away => {
-                        to.send_replace(None);
-                        if !quiet {
-                            complain("the bus is back");
-                        }
-                    }
-                    _ => {}
-                }
-            }
-        });
-        since
     }
 
     async fn step(&mut self, event: Event) -> Result<(), Failure> {

@@ -74,6 +74,76 @@ fn output_across_a_restart() {
     assert_eq!(numbers, (1..=100_000).collect::<Vec<_>>());
 }
 
+/// Shows that a task which prints all the time is heard whole and in order, though its agent is killed again and again.
+#[test]
+fn output_across_many_restarts() {
+    const KILLS: usize = 5;
+    let mut cluster = Cluster::start();
+    let stop = cluster.text_path("stop");
+    let run = cluster.launching(&["-c", &format!("i=0; until [ -e {stop} ]; do i=$((i + 1)); echo $i; echo err $i >&2; done; echo last; exit 4")]);
+    for _ in 0..KILLS {
+        let heard = run.out().len();
+        until("more is heard", || run.out().len() > heard);
+        cluster.kill_agent(0);
+        cluster.start_agent(0);
+    }
+    until("it found the task", || cluster.agent_log(0).contains("found 1 tasks of before: 1 run on"));
+    std::fs::write(&stop, "").expect("it is ours");
+    let ran = run.finish().expect(4);
+    let lines = ran.lines();
+    let (last, numbers) = lines.split_last().expect("it printed");
+    assert_eq!(*last, "last");
+    assert!(numbers.iter().map(|line| line.parse::<usize>().expect("a whole line")).eq(1..=numbers.len()), "a line is missing or twice");
+    let errors: Vec<&str> = ran.err.lines().filter_map(|line| line.strip_prefix("err ")).collect();
+    assert!(errors.iter().map(|line| line.parse::<usize>().expect("a whole line")).eq(1..=numbers.len()), "a line is missing or twice");
+}
+
+/// Shows that an agent without descriptors left refuses what it cannot start, for a reason of its own, and lives to serve again.
+#[test]
+fn no_descriptors_left() {
+    const TASKS: usize = 60;
+    let mut cluster = Cluster::with(Shape { agents: vec!["cpus=16,mem=4G,disk=1G"], ..Shape::default() });
+    let limit = |files: &str| {
+        let pid = cluster.agent_pid(0).to_string();
+        assert!(std::process::Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={files}:")]).status().expect("util-linux is everywhere").success());
+    };
+    let mut gate = Gate::new(&cluster, "gate");
+    let (report, witness) = (cluster.text_path("report"), cluster.text_path("witness"));
+    limit("64");
+    let command = format!("echo $MESO_INDEX >>{witness}; : <{}", gate.text());
+    let run = cluster.launching(&["-n", &TASKS.to_string(), "-R", "cpus=0.1,mem=16M", "--retries-lost", "0", "--report", &report, "-c", &command]);
+    until("some were refused, and what was not runs", || cluster.lines_of("report").len() + cluster.lines_of("witness").len() == TASKS);
+    gate.open();
+    let ran = run.finish();
+    assert_eq!(ran.code, 125, "{}", ran.err);
+    let codes = codes_of(&cluster);
+    assert_eq!(codes.values().filter(|code| **code == 0).count(), cluster.lines_of("witness").len(), "what ran ended well: {codes:?}");
+    assert!(codes.values().all(|code| *code == 0 || *code == 125), "{codes:?}");
+    assert!(cluster.lines_of("report").iter().any(|line| line.contains("agent_exhausted")), "{:?}", cluster.lines_of("report").first());
+    limit("4096");
+    cluster.launch(&["-n", "20", "-R", "cpus=0.1,mem=16M", "--", "true"]).expect_silent(0);
+    cluster.expect_all_alive();
+}
+
+/// Shows that what ended tasks left is removed after its time, whatever they made of it, and nothing beside it.
+#[test]
+fn collected() {
+    let cluster = Cluster::with(Shape { agent_args: vec!["--gc-delay", "2s"], ..Shape::default() });
+    let outside = cluster.path("outside");
+    std::fs::write(&outside, "kept").expect("it is ours");
+    let hostile = format!("mkdir -p a/b/c .cleared1; ln -s {} a/link; ln -s / root; mkfifo fifo a/b/fifo; echo x >'a/ -rf'; chmod 000 a/b a; echo said", outside.display());
+    let id = cluster.tool("meso-launch", &["-d", "-c", &hostile]).expect(0).text();
+    let sandboxes = cluster.work_dir(0).join("sandboxes");
+    let is_empty = || std::fs::read_dir(&sandboxes).expect("it is there").next().is_none();
+    cluster.tool("meso-wait", &[id.trim()]).expect(0);
+    assert_eq!(cluster.tool("meso-logs", &[id.trim()]).expect(0).text(), "said\n");
+    assert!(!is_empty());
+    until("it was removed", is_empty);
+    until("its output too", || std::fs::read_dir(cluster.work_dir(0).join("containers")).expect("it is there").flatten().all(|entry| entry.file_name() == ".control"));
+    assert_eq!(std::fs::read(&outside).expect("it is there"), b"kept");
+    assert!(cluster.tool("meso-logs", &[id.trim()]).err.contains("no longer kept"));
+}
+
 /// Shows that a task whose supervisor is killed dies with it, and is tried again, for that is no fault of its own.
 #[test]
 fn a_killed_supervisor() {

@@ -76,12 +76,13 @@ pub struct Shape {
     pub agents: Vec<&'static str>,
     pub agent_args: Vec<&'static str>,
     pub contained: Contained,
+    pub bus: ServerSpec,
 }
 
 impl Default for Shape {
     fn default() -> Self {
         let contained = if Contained::Cgroups.is_possible() { Contained::Cgroups } else { Contained::Processes };
-        Shape { masters: 1, master_args: Vec::new(), agents: vec!["cpus=8,mem=2G,disk=1G"], agent_args: Vec::new(), contained }
+        Shape { masters: 1, master_args: Vec::new(), agents: vec!["cpus=8,mem=2G,disk=1G"], agent_args: Vec::new(), contained, bus: ServerSpec::default() }
     }
 }
 
@@ -123,7 +124,7 @@ impl Cluster {
 
     /// A cluster of a shape; it has a leader and all agents when this returns.
     pub fn with(shape: Shape) -> Cluster {
-        let bus = Server::start(ServerSpec::default()).expect("nats-server starts");
+        let bus = Server::start(shape.bus.clone()).expect("nats-server starts");
         let dir = tempfile::Builder::new().prefix("meso-test-").tempdir().expect("a temporary directory");
         for (name, mode) in [("", 0o755), ("bin", 0o755), ("logs", 0o755), ("files", 0o777), ("here", 0o755)] {
             let path = dir.path().join(name);
@@ -329,6 +330,12 @@ impl Cluster {
             leader.is_some()
         });
         leader.expect("it was just found")
+    }
+
+    /// The epoch of whoever leads; 0 while nobody does.
+    pub fn epoch(&self) -> u64 {
+        let told = self.tool("meso-ps", &["masters", "--state", "leading", "-o", "tsv=epoch"]).lines();
+        told.first().and_then(|epoch| epoch.parse().ok()).unwrap_or(0)
     }
 
     /// Whether all masters and agents that were started still run.

@@ -4,7 +4,9 @@
 //! processors `--test-threads 4` is a good number. `MESO_TEST_CGROUPS=off` leaves out what needs cgroups, and
 //! `MESO_TEST_BINS` names a directory of other programs than those just built, such as installed ones.
 
+mod absence;
 mod agents;
+mod away;
 mod cluster;
 mod codes;
 mod ends;
@@ -18,3 +20,4 @@ mod shares;
 mod signals;
 mod state;
 mod streams;
+mod versions;

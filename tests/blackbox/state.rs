@@ -109,7 +109,8 @@ impl Drop for Mount {
     }
 }
 
-/// Shows that an agent whose disk is full says so and ends, that its tasks run on, and that it finds them when there is room.
+/// Shows that an agent whose disk is full launches nothing and says so, that what runs is reported truly nevertheless,
+/// also by an agent that starts then, and that it serves again by itself when there is room.
 #[test]
 fn a_full_disk() {
     let mut cluster = Cluster::start();
@@ -117,52 +118,146 @@ fn a_full_disk() {
     // It stays the agent it was, only on another file system.
     let (dir, aside) = (cluster.work_dir(0), cluster.path("aside"));
     fs::rename(&dir, &aside).expect("it is ours");
-    let Some(_mount) = Mount::new(&cluster.work_dir(0), 1 << 20) else {
+    let Some(_mount) = Mount::new(&cluster.work_dir(0), 16 << 20) else {
         return eprintln!("left out: this user may not mount");
     };
     assert!(Command::new("cp").arg("-a").arg(aside.join(".")).arg(&dir).status().expect("cp is everywhere").success());
     cluster.start_agent(0);
-    let steady = cluster.launching(&["-c", "trap 'exit 15' USR1; echo ready; while :; do sleep 0.05; done"]);
-    until("it runs", || steady.out() == "ready\n");
+    let waiting = |code: u32| cluster.launching(&["-R", "cpus=0.5,mem=16M", "-c", &format!("trap 'exit {code}' USR1; echo ready; while :; do sleep 0.05; done")]);
+    let (first, second) = (waiting(15), waiting(16));
+    until("they run", || first.out() == "ready\n" && second.out() == "ready\n");
 
     let filler = cluster.work_dir(0).join("filler");
-    let filled = fs::write(&filler, vec![0; 2 << 20]).expect_err("it does not fit");
+    let filled = fs::write(&filler, vec![0; 20 << 20]).expect_err("it does not fit");
     assert_eq!(filled.raw_os_error(), Some(28), "{filled}");
-    // A line may still fit where the log's last block has room.
+    until("it says so", || cluster.agent_log(0).contains("takes no tasks for now: its disk is full"));
     let others = cluster.launching(&["-n", "50", "-R", "cpus=0.5,mem=16M", "-c", &format!("echo $MESO_INDEX >>{}", cluster.text_path("witness"))]);
-    assert_eq!(cluster.agent_code(0), Some(78));
-    let said = cluster.agent_log(0);
-    assert!(said.contains("journal: no space left on device") && said.contains("  try: "), "{said}");
-    fs::remove_file(&filler).expect("it is ours");
+    first.signal("USR1");
+    first.finish().expect(15);
+    cluster.kill_agent(0);
     cluster.start_agent(0);
+    until("it found the other one, and says so again", || ["found 1 tasks of before: 1 run on", "takes no tasks for now"].iter().all(|words| cluster.agent_log(0).contains(words)));
+    second.signal("USR1");
+    second.finish().expect(16);
+    assert_eq!(cluster.lines_of("witness").len(), 0, "nothing was launched");
+    fs::remove_file(&filler).expect("it is ours");
     others.finish().expect(0);
     assert_eq!(cluster.lines_of("witness").iter().collect::<std::collections::BTreeSet<_>>().len(), 50);
     assert_eq!(cluster.lines_of("witness").len(), 50, "none ran twice");
-    steady.signal("USR1");
-    steady.finish().expect(15);
+    cluster.expect_all_alive();
 }
 
-/// Shows that tasks which hold more than an agent is now to give keep it from starting, with what to do.
+/// Shows that an agent may be given something else as long as what runs fits, and is told which kind does not; and that
+/// with `--recover cleanup` it ends what runs and serves under its own id.
 #[test]
-fn less_than_runs() {
-    let mut cluster = Cluster::with(Shape { agents: vec!["cpus=4,mem=1G,disk=1G"], ..Shape::default() });
-    let run = cluster.launching(&["-R", "cpus=3,mem=64M", "-c", "trap 'exit 12' USR1; echo ready; while :; do sleep 0.05; done"]);
+fn given_something_else() {
+    let mut cluster = Cluster::with(Shape { agents: vec!["cpus=4,mem=1G,disk=1G,ports=[31000-31009]"], ..Shape::default() });
+    let run = cluster.launching(&["-R", "cpus=3,mem=64M,ports=1", "-c", "trap 'exit 12' USR1; echo ready; while :; do sleep 0.05; done"]);
     until("it runs", || run.out() == "ready\n");
+    let id = cluster.tool("meso-ps", &["agents", "-q"]).text();
+    let agent = |cluster: &Cluster, args: &[&str]| {
+        let mut command = cluster.command("meso-agent", args);
+        command.args(["--host", "host0", "--work-dir"]).arg(cluster.work_dir(0));
+        Running::start(&mut command)
+    };
     cluster.kill_agent(0);
-    let mut less = cluster.command("meso-agent", &["-R", "cpus=2,mem=1G,disk=1G", "--host", "host0", "--work-dir"]);
-    let ran = Running::start(less.arg(cluster.work_dir(0))).finish().expect(78);
-    assert!(ran.err.contains("cpus=3") && ran.err.contains("try: "), "{}", ran.err);
+    let ran = agent(&cluster, &["-R", "cpus=2,mem=1G,disk=1G,ports=[31005-31009]"]).finish().expect(78);
+    expect_said(&ran, "meso-agent", &["cpus 3 used, 2 given", "ports [31000] used, not given"]);
+    assert!(ran.err.contains("--recover cleanup") && !ran.err.contains("mem 64 used"), "{}", ran.err);
+
+    let other = agent(&cluster, &["-R", "cpus=3,mem=512,disk=1G,ports=[31000]", "--attr", "rack=r7"]);
+    until("it serves", || cluster.tool("meso-ps", &["agents", "-o", "tsv=cpus,attrs.rack,state"]).text() == "3\tr7\tactive\n");
+    until("it found the task", || other.said().contains("found 1 tasks of before: 1 run on"));
+    other.signal("KILL");
+    other.finish();
+
+    let last = agent(&cluster, &["-R", "cpus=2,mem=512,disk=1G", "--recover", "cleanup"]);
+    let ran = run.finish();
+    assert_eq!(ran.code, 143, "{}", ran.err);
+    until("it serves", || cluster.tool("meso-ps", &["agents", "-o", "tsv=cpus,state"]).text() == "2\tactive\n");
+    assert_eq!(cluster.tool("meso-ps", &["agents", "-q"]).text(), id);
+    cluster.launch(&["-R", "cpus=2", "--", "true"]).expect_silent(0);
+    last.signal("TERM");
+    last.finish().expect(0);
+}
+
+/// Shows that a work directory in which others could have written, or that is not as an agent leaves it, is refused with what is wrong.
+#[test]
+fn a_strange_directory() {
+    let cluster = Cluster::start();
+    let refused = |dir: &Path, words: &[&str]| expect_said(&cluster.tool("meso-agent", &["--work-dir", dir.to_str().expect("the name is ours")]).expect(78), "meso-agent", words);
+    let make = |name: &str| {
+        let dir = cluster.path(name);
+        fs::create_dir(&dir).expect("it is ours");
+        dir
+    };
+    let open = make("open");
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).expect("it is ours");
+    refused(&open, &["may be written by everybody (mode 1777)"]);
+    assert_eq!(fs::metadata(&open).expect("it is there").permissions().mode() & 0o7777, 0o1777, "it was left as it is");
+
+    for (name, kind) in [("journal", "a link"), ("sandboxes", "a link"), ("containers", "of another kind")] {
+        let dir = make(&format!("with-{name}"));
+        match kind {
+            "a link" => std::os::unix::fs::symlink("/etc", dir.join(name)),
+            _ => fs::write(dir.join(name), ""),
+        }
+        .expect("it is ours");
+        refused(&dir, &[dir.join(name).to_str().expect("the name is ours"), kind]);
+    }
+
+    let newer = make("newer");
+    let head = "{\"record\":\"head\",\"v\":99,\"agent\":\"agent_7k3q9x2mfa\",\"era\":3}";
+    fs::write(newer.join("journal"), meso_core::wal::encode(head.as_bytes())).expect("it is ours");
+    refused(&newer, &[newer.join("journal").to_str().expect("the name is ours"), "newer release (format 99"]);
+
+    let (whole, other) = (make("whole"), meso_core::wal::encode(b"{\"record\":\"dance\"}"));
+    let head = "{\"record\":\"head\",\"v\":1,\"agent\":\"agent_7k3q9x2mfa\",\"generation\":3,\"boot_id\":\"b\"}";
+    let head = meso_core::wal::encode(head.as_bytes());
+    fs::write(whole.join("journal"), [&head[..], &other].concat()).expect("it is ours");
+    // The record begins behind its frame's checksum and length.
+    refused(&whole, &[&format!("damaged at byte {}: a record is not one of ours", head.len() + "00000000 18 ".len())]);
+
+    if fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0) {
+        let foreign = make("foreign");
+        std::os::unix::fs::chown(&foreign, Some(65_534), None).expect("root may do so");
+        refused(&foreign, &["belongs to user 65534", "runs as user 0"]);
+    }
+}
+
+/// Shows that a copy of a work directory is refused, while the original runs and when it is older than that.
+#[test]
+fn a_copied_directory() {
+    let mut cluster = Cluster::start();
+    let copy = |cluster: &Cluster, from: &Path, to: &Path| {
+        let _ = cluster;
+        assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp is everywhere").success());
+    };
+    let (original, twin, old) = (cluster.work_dir(0), cluster.path("twin"), cluster.path("old"));
+    cluster.kill_agent(0);
+    copy(&cluster, &original, &old);
+    copy(&cluster, &original, &twin);
     cluster.start_agent(0);
-    until("it found the task", || cluster.agent_log(0).contains("found 1 tasks of before: 1 run on"));
-    run.signal("USR1");
-    run.finish().expect(12);
+    until("it serves", || cluster.tool("meso-ps", &["agents", "--state", "active", "-q"]).lines().len() == 1);
+    let ran = cluster.tool("meso-agent", &["--work-dir", twin.to_str().expect("the name is ours")]).expect(78);
+    assert!(ran.err.contains("this work directory is a copy"), "{}", ran.err);
+    cluster.kill_agent(0);
+    cluster.start_agent(0);
+    cluster.kill_agent(0);
+    cluster.start_agent(0);
+    cluster.launch(&["--", "true"]).expect_silent(0);
+    cluster.kill_agent(0);
+    let ran = cluster.tool("meso-agent", &["--work-dir", old.to_str().expect("the name is ours")]).expect(78);
+    assert!(ran.err.contains("it is an old copy"), "{}", ran.err);
+    cluster.start_agent(0);
+    cluster.launch(&["--", "true"]).expect_silent(0);
 }
 
 /// A bus without masters, and a tool that looks for it.
 fn alone(server: &Server, name: &str, args: &[&str], url: &str) -> Running {
     let dir = server.log_path().parent().expect("a file is in a directory").join("agent");
     let mut command = Command::new(crate::cluster::program(name));
-    command.args(args).env_clear().env("PATH", "/usr/bin:/bin").env("MESO_NATS_URL", url).env("MESO_WORK_DIR", dir);
+    command.args(args).env_clear().env("PATH", "/usr/bin:/bin").env("MESO_NATS_URL", url).env("MESO_WORK_DIR", dir).env("MESO_PATIENCE", "4s");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Running::start(&mut command)
 }

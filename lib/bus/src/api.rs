@@ -21,6 +21,8 @@ const STREAM_DIFFERS: u64 = 10_058;
 const SUBJECTS_OVERLAP: u64 = 10_065;
 const NOT_ENABLED: [u64; 3] = [10_039, 10_076, 10_035];
 const WRONG_REVISION: [u64; 2] = [10_071, 10_164];
+/// Servers that are only finding each other, or electing who leads, say these
+const NOT_NOW: [u64; 4] = [10_005, 10_008, 10_009, 10_118];
 
 /// An error of JetStream itself
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -55,6 +57,8 @@ impl ApiError {
     pub fn into_error(self, bus: &Bus, what: &str) -> BusError {
         if NOT_ENABLED.contains(&self.err_code) {
             BusError::NoJetStream { url: bus.options().shown_url() }
+        } else if NOT_NOW.contains(&self.err_code) {
+            BusError::Unready { what: what.to_owned(), why: self.description }
         } else {
             BusError::Store { what: what.to_owned(), why: self.description }
         }

@@ -29,11 +29,17 @@ pub const MESSAGE_BYTES_MAX: usize = 960 * 1024;
 pub const SEND_MS: u64 = 5_000;
 /// How long closing waits for the server to have everything
 pub const CLOSE_MS: u64 = 2_000;
+/// How long one of several servers may take to take us in, before another one is tried
+pub(crate) const SERVER_MS: u64 = 2_000;
+/// What is said of a server that takes the connection and says nothing
+const SILENT: &str = "no answer in time";
 /// First and longest pause between two attempts to reconnect
 const RECONNECT_MS: u64 = 50;
 const RECONNECT_MS_MAX: u64 = 1_000;
 /// How often a waiting sender looks at the connection itself: events about it can get lost
 const LINK_LOOK_MS: u64 = 50;
+/// The same for who only wants to know how long it is away
+const AWAY_LOOK_MS: u64 = 1_000;
 
 /// A connection to the bus; clones share it
 #[derive(Clone)]
@@ -55,7 +61,7 @@ struct Inner {
 }
 
 impl Bus {
-    /// Connects, or fails within `limit`; tries each server of the list once.
+    /// Connects, or fails within `limit`; tries each server of the list once, and those that are silent again.
     ///
     /// With `reconnect`, a connection lost later is made again for ever; the first one is not.
     pub async fn connect(options: &BusOptions, limit: Duration) -> Result<Bus, BusError> {
@@ -63,19 +69,25 @@ impl Bus {
         let deadline = Instant::now() + limit;
         let first = if servers.len() > 1 { random_u64() as usize % servers.len() } else { 0 };
         let mut failure = None;
-        for turn in 0..servers.len() {
+        let mut is_one_silent = false;
+        for turn in 0.. {
             let mut order = servers.clone();
             order.rotate_left((first + turn) % servers.len());
-            match timeout_at(deadline, Bus::connect_to(options, order)).await {
+            let until = if servers.len() > 1 { deadline.min(Instant::now() + Duration::from_millis(SERVER_MS)) } else { deadline };
+            match timeout_at(until, Bus::connect_to(options, order)).await {
                 Ok(Ok(bus)) => return Ok(bus),
-                Ok(Err(error)) => failure = Some(error),
-                Err(_) => {
-                    failure.get_or_insert(BusError::Unreachable {
-                        url: options.shown_url(),
-                        why: format!("no answer within {} ms", limit.as_millis()),
-                    });
-                    break;
+                Ok(Err(error)) => {
+                    is_one_silent |= matches!(&error, BusError::Unreachable { why, .. } if why == SILENT);
+                    failure = Some(error);
                 }
+                Err(_) => {
+                    is_one_silent = true;
+                    failure.get_or_insert(BusError::Unreachable { url: options.shown_url(), why: SILENT.to_owned() });
+                }
+            }
+            let is_round_over = (turn + 1) % servers.len() == 0;
+            if Instant::now() >= deadline || (is_round_over && !std::mem::take(&mut is_one_silent)) {
+                break;
             }
         }
         Err(failure.unwrap_or(BusError::Closed))
@@ -179,6 +191,28 @@ impl Bus {
 
     pub fn is_connected(&self) -> bool {
         !self.is_closed() && self.inner.client.connection_state() == State::Connected
+    }
+
+    /// Ready once the connection is away; never for one that was closed.
+    pub async fn gone(&self) {
+        let mut link = self.link();
+        while self.is_closed() || self.is_connected() {
+            // Whatever wakes us, the loop looks again.
+            let _ = timeout(Duration::from_millis(AWAY_LOOK_MS), link.changed()).await;
+        }
+    }
+
+    /// Ready once the connection is there; never for one that was closed.
+    pub async fn back(&self) {
+        let mut link = self.link();
+        while !self.is_connected() {
+            let _ = timeout(Duration::from_millis(LINK_LOOK_MS), link.changed()).await;
+        }
+    }
+
+    /// Why the server refuses us, if it did since the connection was last there
+    pub fn refusal(&self) -> Option<String> {
+        self.inner.shared.refusal().clone()
     }
 
     /// Asks and waits for one answer.
@@ -500,7 +534,7 @@ fn connect_failure(options: &BusOptions, error: &async_nats::ConnectError) -> Bu
         Kind::AuthorizationViolation => BusError::Credentials { why: "authorization violation".into() },
         Kind::Authentication => BusError::Credentials { why: "the key cannot sign the server's challenge".into() },
         Kind::Dns => unreachable("no such host".into()),
-        Kind::TimedOut => unreachable("no answer in time".into()),
+        Kind::TimedOut => unreachable(SILENT.into()),
         Kind::ServerParse => BusError::Options { what: "the bus address is not an address".into() },
         Kind::MaxReconnects => unreachable("gave up".into()),
         Kind::Tls | Kind::Io => {

@@ -45,6 +45,9 @@ pub enum BusError {
     /// The store refuses.
     #[error("the bus cannot {what}: {why}")]
     Store { what: String, why: String },
+    /// The store refuses for the moment: its servers are finding each other, or electing who leads.
+    #[error("the bus cannot {what} yet: {why}")]
+    Unready { what: String, why: String },
     /// Somebody speaks another protocol than ours.
     #[error("not understood: {what}")]
     Protocol { what: String },
@@ -55,7 +58,11 @@ impl BusError {
     pub fn may_pass(&self) -> bool {
         matches!(
             self,
-            BusError::Unreachable { .. } | BusError::NoResponders { .. } | BusError::Timeout { .. } | BusError::Busy { .. }
+            BusError::Unreachable { .. }
+                | BusError::NoResponders { .. }
+                | BusError::Timeout { .. }
+                | BusError::Busy { .. }
+                | BusError::Unready { .. }
         )
     }
 

@@ -7,6 +7,7 @@ use async_nats::{ConnectOptions, ServerAddr};
 use meso_core::id::Name;
 
 use crate::BusError;
+use crate::bus::SERVER_MS;
 
 /// Messages that one subscription holds for its reader at most; more are dropped, and told
 pub const SUBSCRIPTION_MESSAGES_MAX: usize = 65_536;
@@ -109,6 +110,10 @@ impl BusOptions {
             .custom_inbox_prefix(&self.inbox)
             .ping_interval(Duration::from_millis(self.ping_ms.max(1)))
             .subscription_capacity(self.subscription_messages_max.max(1));
+        if self.url.contains(',') {
+            // One that stands still must not keep us from those that do not.
+            options = options.connection_timeout(Duration::from_millis(SERVER_MS));
+        }
         if let Some((user, password)) = self.url_login() {
             options = match password {
                 Some(password) => options.user_and_password(user, password),

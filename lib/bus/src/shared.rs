@@ -20,6 +20,8 @@ pub(crate) struct Shared {
     pub answers_denied: OnceLock<BusError>,
     pub answers: String,
     pub reconnect: bool,
+    /// Why the server does not take us in again.
+    refusal: Mutex<Option<String>>,
     /// Never connect again, whatever happens.
     pub retired: AtomicBool,
     pub closed: AtomicBool,
@@ -56,6 +58,7 @@ impl Shared {
             answers_denied: OnceLock::new(),
             answers,
             reconnect,
+            refusal: Mutex::default(),
             retired: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             unproven: AtomicBool::new(false),
@@ -67,6 +70,7 @@ impl Shared {
         use async_nats::{ClientError, Event, ServerError};
         match event {
             Event::Connected => {
+                *self.refusal() = None;
                 self.link.send_modify(|link| link.changes += 1);
                 self.tell(BusEvent::Connected);
             }
@@ -87,13 +91,11 @@ impl Shared {
             Event::Draining => {}
             Event::SlowConsumer(sid) => self.note_loss(sid),
             Event::ServerError(ServerError::AuthorizationViolation) => {
-                self.tell(BusEvent::Credentials { why: "authorization violation".into() });
+                self.note_refusal("authorization violation");
             }
             Event::ServerError(ServerError::SlowConsumer(sid)) => self.note_loss(sid),
             Event::ServerError(ServerError::Other(text)) => self.take_complaint(&text),
-            Event::ClientError(ClientError::Other(text)) if is_about_login(&text) => {
-                self.tell(BusEvent::Credentials { why: text });
-            }
+            Event::ClientError(ClientError::Other(text)) if is_about_login(&text) => self.note_refusal(&text),
             // A failed attempt to reconnect is no news: Disconnected was said, Connected will be.
             Event::ClientError(_) => {}
         }
@@ -122,9 +124,18 @@ impl Shared {
                 }
                 self.tell(BusEvent::Denied { subject: subject.to_owned(), what });
             }
-            None if is_about_login(text) => self.tell(BusEvent::Credentials { why: text.to_owned() }),
+            None if is_about_login(text) => self.note_refusal(text),
             None => self.tell(BusEvent::Complaint { text: text.to_owned() }),
         }
+    }
+
+    pub fn refusal(&self) -> MutexGuard<'_, Option<String>> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_refusal(&self, why: &str) {
+        *self.refusal() = Some(why.to_owned());
+        self.tell(BusEvent::Credentials { why: why.to_owned() });
     }
 
     /// One message was dropped; tells it once until the reader has caught up.

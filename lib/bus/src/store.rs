@@ -60,23 +60,25 @@ impl Store {
         Store { bus: bus.clone() }
     }
 
-    /// Makes what is missing and brings the limits of the rest to ours; changes nothing otherwise.
+    /// Makes what is missing and brings limits and copies of the rest to ours; changes nothing otherwise. Gives, in words
+    /// for people, what cannot be as it should.
     ///
     /// `replicas` is 1, or 3 or 5 on a cluster of servers.
-    pub async fn ensure(&self, replicas: u32) -> Result<(), BusError> {
+    pub async fn ensure(&self, replicas: u32) -> Result<Vec<String>, BusError> {
         let cluster = self.bus.subjects().cluster().clone();
-        self.ensure_stream(event_stream(&self.bus, replicas)).await?;
+        let mut notes = Vec::new();
+        notes.extend(self.ensure_stream(event_stream(&self.bus, replicas)).await?);
         self.ensure_lease(replicas).await?;
         for (kind, bytes) in [("registry", REGISTRY_BYTES_MAX), ("checkpoint", CHECKPOINT_BYTES_MAX)] {
-            self.ensure_stream(bucket_stream(&bucket_name(&cluster, kind), bytes, replicas)).await?;
+            notes.extend(self.ensure_stream(bucket_stream(&bucket_name(&cluster, kind), bytes, replicas)).await?);
         }
-        Ok(())
+        Ok(notes)
     }
 
     /// Makes the lease's own bucket if it is missing.
     pub async fn ensure_lease(&self, replicas: u32) -> Result<(), BusError> {
         let name = bucket_name(self.bus.subjects().cluster(), "lease");
-        self.ensure_stream(bucket_stream(&name, LEASE_BYTES_MAX, replicas)).await
+        self.ensure_stream(bucket_stream(&name, LEASE_BYTES_MAX, replicas)).await.map(drop)
     }
 
     /// Admitted agents, roles, durable names: what must outlive any master
@@ -116,11 +118,12 @@ impl Store {
         Bucket { bus: self.bus.clone(), name: bucket_name(self.bus.subjects().cluster(), kind) }
     }
 
-    async fn ensure_stream(&self, config: Value) -> Result<(), BusError> {
+    /// Says, for people, what of it cannot be as it should.
+    async fn ensure_stream(&self, config: Value) -> Result<Option<String>, BusError> {
         let name = config["name"].as_str().expect("every config of ours has a name").to_owned();
         let what = format!("make stream {name}");
         match call(&self.bus, &format!("STREAM.CREATE.{name}"), &config).await? {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(None),
             Err(error) if error.is_stream_differs() => self.update_stream(&name, config).await,
             // Two that make the same stream at the same moment may be told so of each other: then it is there.
             Err(error) if error.is_overlap() && self.has_stream(&name).await? => self.update_stream(&name, config).await,
@@ -140,7 +143,7 @@ impl Store {
     }
 
     /// Lays our settings over what is there; what cannot be changed later stays as it is.
-    async fn update_stream(&self, name: &str, ours: Value) -> Result<(), BusError> {
+    async fn update_stream(&self, name: &str, ours: Value) -> Result<Option<String>, BusError> {
         const MADE_FOR_GOOD: [&str; 2] = ["persist_mode", "storage"];
         let what = format!("change stream {name}");
         let mut info = match call(&self.bus, &format!("STREAM.INFO.{name}"), &json!({})).await? {
@@ -156,11 +159,17 @@ impl Store {
                 }
             }
         }
+        let mut note = None;
+        if config["persist_mode"] == "async" && config["num_replicas"] != before["num_replicas"] {
+            // Servers refuse copies of such a stream, and to make it another.
+            note = Some(format!("{name} was made for one server and stays on one; nats stream rm {name}, and the next leader makes it anew: what it recorded is lost then, and nothing else"));
+            config["num_replicas"] = before["num_replicas"].clone();
+        }
         if config == before {
-            return Ok(());
+            return Ok(note);
         }
         match call(&self.bus, &format!("STREAM.UPDATE.{name}"), &config).await? {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(note),
             Err(error) => Err(error.into_error(&self.bus, &what)),
         }
     }
@@ -289,8 +298,8 @@ fn event_stream(bus: &Bus, replicas: u32) -> Value {
     config["max_age"] = json!(EVENT_AGE_MS_MAX * NS_PER_MS);
     config["duplicate_window"] = json!(DUPLICATE_MS * NS_PER_MS);
     config["allow_direct"] = json!(true);
-    // Servers refuse it for a stream of several copies.
-    if replicas == 1 && bus.server_is_at_least(2, 12) {
+    // Servers refuse it for a stream of several copies, which this one may be some day where there are several servers.
+    if replicas == 1 && bus.server_is_at_least(2, 12) && bus.server_info().cluster.is_none() {
         // Agents can refill this stream, so it need not wait for the disk message by message.
         config["persist_mode"] = json!("async");
     }

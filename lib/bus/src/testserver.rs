@@ -198,7 +198,8 @@ impl Server {
         self.dir.path().join("log")
     }
 
-    fn store(&self) -> PathBuf {
+    /// Where it keeps what it stores.
+    pub fn store(&self) -> PathBuf {
         self.spec.store.clone().unwrap_or_else(|| self.dir.path().join("store"))
     }
 

@@ -20,6 +20,7 @@ impl From<BusError> for Failure {
             BusError::Timeout { .. } => failure(FailureKind::Unreachable, "the same again, or meso-ps masters to see who leads"),
             BusError::TooBig { .. } => failure(FailureKind::Failed, "less at once"),
             BusError::Busy { .. } | BusError::WrongRevision { .. } => failure(FailureKind::Failed, "the same again"),
+            BusError::Unready { .. } => failure(FailureKind::Unreachable, "the same again, and meso-doctor if it stays so"),
             BusError::Store { .. } => failure(FailureKind::Failed, "the log of nats-server, which says why"),
             BusError::Protocol { .. } => failure(FailureKind::Failed, "the same version of meso everywhere"),
         }

@@ -37,6 +37,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("MESO_NATS_CREDS, NATS_CREDS", "File with credentials for the bus, if --creds is not given."),
     ("MESO_CLUSTER", "Name of the cluster, if --cluster is not given."),
     ("MESO_PRINCIPAL", "Who one is on the bus, if --principal is not given."),
+    ("MESO_PATIENCE", "How long to wait for a bus or a master that is away, such as 5s; 30s if it is not set. Daemons wait for ever. See meso(7)."),
     ("NO_COLOR", "Set to anything, it turns colour and bold off."),
     ("MESO_DEBUG", "Set to anything, it makes an internal error print where it happened."),
 ];

@@ -306,3 +306,23 @@ async fn without_jetstream() {
     let error = meso_bus::Store::new(&master).ensure(1).await.err();
     assert_eq!(error, Some(BusError::NoJetStream { url: server.url() }));
 }
+
+/// A crowd whose server was away comes back whole, all at once, and each of it is answered again.
+#[tokio::test]
+async fn a_crowd_comes_back() {
+    const CROWD: usize = 200;
+    let mut server = server();
+    let mut crowd = Vec::with_capacity(CROWD);
+    for number in 0..CROWD {
+        crowd.push(connect(&daemon_options(&server, &format!("one{number}"))).await);
+    }
+    server.kill().expect("it runs");
+    for bus in &crowd {
+        tokio::time::timeout(PATIENCE, bus.gone()).await.expect("each misses it");
+    }
+    server.restart().expect("a server");
+    for bus in &crowd {
+        tokio::time::timeout(PATIENCE, bus.back()).await.expect("each comes back");
+        bus.settle(PATIENCE).await.expect("each is heard");
+    }
+}

@@ -328,6 +328,10 @@ impl Follower {
 
     /// After an attempt that brought nothing: the agent may be starting again.
     fn again(&mut self) -> Result<Option<Bytes>, Failure> {
+        if !self.io.bus.is_connected() {
+            // It is not the agent that is silent.
+            self.silent_since = None;
+        }
         if self.silent_since.get_or_insert_with(Instant::now).elapsed() >= self.patience {
             return Err(self.io.silent());
         }

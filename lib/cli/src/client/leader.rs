@@ -1,5 +1,6 @@
 //! Who leads, asked until there is an answer or the time is over
-use crate::{Access, Failure};
+use crate::client::absence::patience;
+use crate::{Access, Failure, complain};
 use bytes::Bytes;
 use meso_bus::{Bus, BusError};
 use meso_core::id::Principal;
@@ -11,17 +12,18 @@ use meso_core::wire::query::{AgentRow, FrameworkRow, MasterRow, OfferRow, Query,
 use meso_core::wire::snapshot::Snapshot;
 use meso_core::wire::{Refusal, RefusalCode};
 use serde::de::DeserializeOwned;
+use std::io::IsTerminal;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How long to look for a leader before giving up: longer than one needs to replace another.
+/// How long tools wait for a bus or a leader that is away: longer than servers and masters need to replace one another.
 pub const PATIENCE_MS: u64 = 30_000;
-/// The same for a tool that only lists: a person waits for it.
+/// The same where another may know as much, or where it is an agent that is silent and not a leader: a person waits for it.
 pub const LISTING_MS: u64 = 5_000;
-/// How long the bus itself may take to take us in.
-const CONNECT_MS: u64 = 5_000;
 /// After this long without an answer a question is asked again: the one who had it may be gone.
 const ATTEMPT_MS: u64 = 2_000;
+/// A person is told of a leader that is silent for so long.
+const TOLD_AFTER_MS: u64 = 1_500;
 /// First and longest pause between two attempts.
 const RETRY_MS: u64 = 100;
 const RETRY_MS_MAX: u64 = 1_000;
@@ -47,26 +49,14 @@ impl Leader {
         Self { bus, principal }
     }
 
-    /// Connects for a tool that is soon done: a lost connection is the end.
+    /// Connects; a bus that goes away later comes back or not, which [`Absence`](crate::client::Absence) waits for.
     ///
     /// # Errors
-    /// `Unreachable`, `Denied` or `Usage`, as the bus says it.
+    /// `Unreachable`, `Denied` or `Usage`, as the bus says it: where nobody listens at the start, that is said at once.
     pub async fn connect(access: &Access) -> Result<Self, Failure> {
-        Self::connect_as(access, false).await
-    }
-
-    /// Connects for a tool that stays: a bus that goes away later is waited for.
-    ///
-    /// # Errors
-    /// As [`Leader::connect`]: the bus must be there at the start, so that a wrong address is said at once.
-    pub async fn connect_to_stay(access: &Access) -> Result<Self, Failure> {
-        Self::connect_as(access, true).await
-    }
-
-    async fn connect_as(access: &Access, reconnect: bool) -> Result<Self, Failure> {
         let mut options = access.options();
-        options.reconnect = reconnect;
-        let bus = Bus::connect(&options, Duration::from_millis(CONNECT_MS)).await?;
+        options.reconnect = true;
+        let bus = Bus::connect(&options, patience()).await?;
         Ok(Self::new(bus, access.principal.clone()))
     }
 
@@ -272,8 +262,13 @@ impl Leader {
 
     async fn until_answered<T: DeserializeOwned>(&self, subject: &str, payload: Bytes, limit: Duration, verdict: impl Fn(T) -> Attempt<T>) -> Result<Option<T>, Failure> {
         let deadline = Instant::now() + limit;
+        let mut tell_at = std::io::stderr().is_terminal().then(|| Instant::now() + Duration::from_millis(TOLD_AFTER_MS));
         let mut pause_ms = RETRY_MS;
         loop {
+            if tell_at.is_some_and(|at| Instant::now() >= at) && self.bus.is_connected() {
+                tell_at = None;
+                complain(&format!("no master answers; waiting for one, {} s at most", limit.as_millis().div_ceil(1000)));
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             match self.bus.request(subject, payload.clone(), left.min(Duration::from_millis(ATTEMPT_MS))).await {
                 Ok(bytes) => match verdict(serde_json::from_slice(&bytes).map_err(|_| not_understood())?) {
@@ -281,7 +276,7 @@ impl Leader {
                     Attempt::Later => {}
                 },
                 Err(BusError::Unreachable { .. }) if self.bus.options().reconnect => {}
-                Err(BusError::NoResponders { .. } | BusError::Timeout { .. } | BusError::Busy { .. }) => {}
+                Err(BusError::NoResponders { .. } | BusError::Timeout { .. } | BusError::Busy { .. } | BusError::Unready { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
             if Instant::now() + Duration::from_millis(pause_ms) >= deadline {

@@ -1,5 +1,6 @@
 //! How a tool speaks with the cluster: calls and questions to the leader, tasks found, their output followed
 
+mod absence;
 mod explain;
 mod find;
 mod follow;
@@ -21,6 +22,7 @@ pub(crate) mod testleader;
 mod verdict;
 mod watch;
 
+pub use absence::{Absence, patience};
 pub use explain::{explanation_text, standing_text, task_standing};
 pub use find::{Found, find_tasks, is_later, read_status, recorded_tasks};
 pub use follow::Follower;

@@ -1,6 +1,6 @@
 //! Lines that are calls: what a framework written in any language says to the leader
 use crate::client::leader::not_understood;
-use crate::client::{Leader, PATIENCE_MS, Seat, look, too_late};
+use crate::client::{Leader, Seat, look, patience, too_late};
 use crate::{Failure, random};
 use meso_core::duration::parse_duration;
 use meso_core::id::{Nonce, OfferId, TaskId};
@@ -10,7 +10,6 @@ use meso_core::wire::{Refusal, Task};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 /// Keys of a task that this version cannot do; to pass over them in silence would run something else than was asked for.
 const NOT_YET: [&str; 8] = ["put", "uris", "user", "volumes", "image", "check", "executor", "get"];
@@ -260,7 +259,7 @@ impl Scheduler {
     }
 
     async fn ask(&self, call: &Call) -> Result<Answer, Failure> {
-        let patience = Duration::from_millis(PATIENCE_MS);
+        let patience = patience();
         self.leader.call(call, patience).await?.ok_or_else(|| self.leader.nobody(patience))
     }
 }

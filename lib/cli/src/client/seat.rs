@@ -1,10 +1,11 @@
 //! A place in a framework's session, found by an offer of it and kept by beats
-use crate::client::leader::{Leader, PATIENCE_MS, not_understood};
+use crate::client::absence::patience;
+use crate::client::leader::{Leader, not_understood};
 use crate::{Failure, who};
 use meso_core::id::{FrameworkId, Nonce, OfferId};
 use meso_core::role::Role;
 use meso_core::wire::call::{Answer, Call, Subscribe};
-use meso_core::wire::{Offer, PROTOCOL, Refusal, RefusalCode};
+use meso_core::wire::{Offer, PROTOCOL, PROTOCOL_MIN, Refusal, RefusalCode};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -31,7 +32,7 @@ pub struct Seat {
 /// # Errors
 /// Outside: nobody leads. Inside: the offer cannot be used.
 pub async fn look(leader: &Leader, offer: &OfferId, member: &Nonce) -> Result<Result<(Seat, Offer), Refusal>, Failure> {
-    let patience = Duration::from_millis(PATIENCE_MS);
+    let patience = patience();
     match leader.call(&Call::Look { offer: offer.clone() }, patience).await? {
         Some(Answer::Seat { framework, session, session_no, role, offer }) => Ok(Ok((Seat { framework, session, session_no, member: Some(member.clone()), role }, offer))),
         Some(Answer::Refused(refusal)) => Ok(Err(refusal)),
@@ -55,9 +56,9 @@ impl Seat {
     /// # Errors
     /// Outside: nobody leads. Inside: the leader's refusal.
     pub async fn join(&self, leader: &Leader) -> Result<Result<u64, Refusal>, Failure> {
-        let patience = Duration::from_millis(PATIENCE_MS);
-        let call = Call::Subscribe(Subscribe {
-            v: PROTOCOL,
+        let patience = patience();
+        let call = |v| Call::Subscribe(Subscribe {
+            v,
             framework: self.framework.clone(),
             session: self.session.clone(),
             session_no: self.session_no,
@@ -69,9 +70,15 @@ impl Seat {
             who: who(),
             demand: None,
             failover_ms: 0,
+            on_unreachable: None,
             claims: Vec::new(),
         });
-        match leader.call(&call, patience).await? {
+        let mut answer = leader.call(&call(PROTOCOL), patience).await?;
+        if matches!(&answer, Some(Answer::Refused(refusal)) if refusal.code == RefusalCode::Version) {
+            // A master of the release before.
+            answer = leader.call(&call(PROTOCOL_MIN), patience).await?;
+        }
+        match answer {
             Some(Answer::Subscribed { beat_ms, .. }) => Ok(Ok(beat_ms)),
             Some(Answer::Refused(refusal)) => Ok(Err(refusal)),
             Some(_) => Err(not_understood()),
@@ -84,7 +91,7 @@ impl Seat {
     /// # Errors
     /// Nobody leads, or the bus fails.
     pub async fn call(&self, leader: &Leader, call: &Call) -> Result<Answer, Failure> {
-        let patience = Duration::from_millis(PATIENCE_MS);
+        let patience = patience();
         for _ in 0..JOINS_MAX {
             let answer = leader.call(call, patience).await?.ok_or_else(|| leader.nobody(patience))?;
             match answer {
@@ -123,6 +130,6 @@ impl Seat {
     /// Nobody leads; then the seat lapses by itself.
     pub async fn leave(&self, leader: &Leader) -> Result<(), Failure> {
         let call = Call::Leave { framework: self.framework.clone(), session: self.session.clone(), member: self.member.clone(), hold_ms: 0 };
-        leader.call(&call, Duration::from_millis(PATIENCE_MS)).await.map(drop)
+        leader.call(&call, patience()).await.map(drop)
     }
 }

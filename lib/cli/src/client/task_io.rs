@@ -71,7 +71,7 @@ impl TaskIo {
     /// # Errors
     /// `Unreachable` at the end of the patience; what the bus or the agent refuses.
     pub async fn ask(&self, what: &What, bytes: &[u8], patience: Duration) -> Result<(Told, Bytes), Failure> {
-        let since = Instant::now();
+        let mut since = Instant::now();
         let mut failures = 0;
         loop {
             let outcome = self.ask_once(what, bytes, Duration::from_millis(REPLY_MS)).await;
@@ -86,6 +86,10 @@ impl TaskIo {
                 Err(error) => return Err(error.into()),
             }
             failures += 1;
+            if !self.bus.is_connected() {
+                // It is not the agent that is silent.
+                since = Instant::now();
+            }
             if since.elapsed() + pause(failures) >= patience {
                 return Err(self.silent());
             }

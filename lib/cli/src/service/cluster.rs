@@ -1,7 +1,7 @@
 //! The whole: a bus, masters and agents, brought up in order and taken down in order
 use super::{
     kept::{Death, Kept, KeptSpec, last_words},
-    nats_config::NatsConfig,
+    nats_config::{NatsConfig, Peers},
     port, program,
     share::{AGENTS_MAX, Machine},
     state::StateDir,
@@ -29,6 +29,8 @@ use tokio::{
 
 /// Masters on one machine at most; more than a few serve nobody.
 const MASTERS_MAX: u32 = 9;
+/// How many servers the bus may have: two would be worse than one, as neither could go on without the other.
+const SERVERS: [usize; 2] = [1, 3];
 /// How long the bus may take until it listens; a store of many messages takes a while to read.
 const BUS_START_MS: u64 = 15_000;
 /// How long the cluster may take until a master leads and every agent is registered.
@@ -55,6 +57,8 @@ const OTHER_BUS: [&str; 6] = ["MESO_NATS_CREDS", "NATS_CREDS", "MESO_CONTEXT", "
 #[derive(Clone, Debug)]
 pub struct ClusterSpec {
     pub name: Name,
+    /// How many servers the bus has, and keep what masters store: 1 or 3.
+    pub bus: usize,
     pub masters: u32,
     pub agents: u32,
     /// Further flags of the masters, such as their `--allocate CMD`.
@@ -64,7 +68,7 @@ pub struct ClusterSpec {
     /// Over how long agents measure what they may lend, as for their `--oversubscribe`; without it they lend nothing.
     pub oversubscribe_ms: Option<u64>,
     pub state: StateWish,
-    /// None takes a free one.
+    /// Of the first server; the others listen on those after it. None takes free ones.
     pub port: Option<u16>,
     /// None finds one.
     pub nats_server: Option<PathBuf>,
@@ -95,7 +99,7 @@ pub struct Cluster {
     url: String,
     /// How agents hold their tasks, as they say it.
     isolation: String,
-    bus: Option<Kept>,
+    bus: Vec<Kept>,
     masters: Vec<Kept>,
     agents: Vec<Kept>,
     deaths: mpsc::Receiver<Death>,
@@ -111,6 +115,12 @@ impl Cluster {
     /// `Usage`: numbers or resources that cannot be. `Unreachable`: no nats-server. `Config`: a program or directory that cannot be used.
     /// `NotNow`: the directory or the port is in use.
     pub fn open(spec: ClusterSpec, surroundings: &Surroundings) -> Result<Cluster, Failure> {
+        if !SERVERS.contains(&spec.bus) {
+            return Err(Failure::usage(format!("--bus {}: one server, or three, of which one may be lost", spec.bus)).hint("--bus 3"));
+        }
+        if spec.port.is_some_and(|port| usize::from(u16::MAX - port) < spec.bus - 1) {
+            return Err(Failure::usage("--port: the ports after it are for the other servers").hint("--port 4222"));
+        }
         check_count("--masters", spec.masters, MASTERS_MAX)?;
         check_count("--agents", spec.agents, AGENTS_MAX)?;
         if let Some(text) = &spec.resources {
@@ -125,7 +135,7 @@ impl Cluster {
             StateWish::Temporary => StateDir::temporary()?,
         };
         state.end_leftovers();
-        let checked = spec.port.map_or(Ok(()), port::check_free);
+        let checked = state.make_bus(spec.bus).and_then(|()| (0u16..).zip(0..spec.bus).filter_map(|(after, _)| Some(spec.port? + after)).try_for_each(port::check_free));
         let token = if spec.is_private { random_token().map(Some) } else { Ok(None) };
         let token = match checked.and(token) {
             Ok(token) => token,
@@ -137,7 +147,7 @@ impl Cluster {
         };
         let (tell_death, deaths) = mpsc::channel(DEATHS_MAX);
         let (url, isolation) = (String::new(), String::new());
-        Ok(Cluster { spec, state, server, server_version, master_program, agent_program, token, url, isolation, bus: None, masters: Vec::new(), agents: Vec::new(), deaths, tell_death })
+        Ok(Cluster { spec, state, server, server_version, master_program, agent_program, token, url, isolation, bus: Vec::new(), masters: Vec::new(), agents: Vec::new(), deaths, tell_death })
     }
 
     /// Starts the bus, the masters and the agents, and waits until every agent is registered with a leader.
@@ -147,12 +157,15 @@ impl Cluster {
     /// # Errors
     /// `Config` or `Unreachable`: something did not come up, with what it said last.
     pub async fn bring_up(&mut self) -> Result<(), Failure> {
-        let port = self.start_bus().await?;
+        let ports = self.start_bus().await?;
         let user = self.token.as_ref().map_or_else(String::new, |token| format!("{token}@"));
-        self.url = format!("nats://{user}127.0.0.1:{port}");
+        self.url = ports.iter().map(|port| format!("nats://{user}127.0.0.1:{port}")).collect::<Vec<_>>().join(",");
         for number in 1..=self.spec.masters {
             let name = numbered("meso-master", number, self.spec.masters);
             let mut args: Vec<OsString> = vec!["--cluster".into(), self.spec.name.as_str().into()];
+            if self.spec.bus > 1 {
+                args.extend(["--replicas".into(), self.spec.bus.to_string().into()]);
+            }
             args.extend(self.spec.master_args.iter().cloned());
             let spec = self.kept(&name, &self.master_program, args, MASTER_STOP_MS);
             self.masters.push(Kept::start(spec, self.tell_death.clone()));
@@ -167,7 +180,7 @@ impl Cluster {
         self.wait_ready().await
     }
 
-    /// The address of the bus, with its secret if it has one.
+    /// The addresses of the bus with commas between them, with its secret if it has one.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -194,7 +207,7 @@ impl Cluster {
         let mut remarks = Vec::new();
         let is_kept = !self.state.is_temporary();
         let (major, minor, patch) = self.server_version;
-        if is_kept && !self.nats_config(None).can_sync() {
+        if is_kept && !self.nats_config(Path::new(""), None).can_sync() {
             remarks.push(format!("nats-server {major}.{minor}.{patch} cannot be told to sync: a power cut may lose what the bus stores, not what the agents do; 2.12 and newer lose nothing"));
         }
         if self.isolation == "processes" {
@@ -211,9 +224,10 @@ impl Cluster {
         let (major, minor, patch) = self.server_version;
         let count = |number: u32, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
         format!(
-            "{} and {} on nats-server {major}.{minor}.{patch}; state in {}, logs in {}",
+            "{} and {} on {}nats-server {major}.{minor}.{patch}; state in {}, logs in {}",
             count(self.spec.masters, "master"),
             count(self.spec.agents, "agent"),
+            if self.spec.bus == 1 { String::new() } else { format!("{} times ", self.spec.bus) },
             self.state.root().display(),
             self.state.logs().display()
         )
@@ -233,7 +247,7 @@ impl Cluster {
     /// # Errors
     /// `Failed`: something is left, and where.
     pub async fn take_down(mut self, hurry: impl Future<Output = ()>) -> Result<(), Failure> {
-        let groups = [std::mem::take(&mut self.agents), std::mem::take(&mut self.masters), self.bus.take().into_iter().collect()];
+        let groups = [std::mem::take(&mut self.agents), std::mem::take(&mut self.masters), std::mem::take(&mut self.bus)];
         let mut hurry = std::pin::pin!(hurry);
         let mut is_hurried = false;
         let tell = |kept: &Kept, is_hurried: bool| if is_hurried { kept.kill() } else { kept.stop() };
@@ -254,40 +268,60 @@ impl Cluster {
         self.state.close()
     }
 
-    /// Starts nats-server, and waits until it tells its port.
-    async fn start_bus(&mut self) -> Result<u16, Failure> {
-        let folder = self.state.bus();
-        remove_ports_files(&folder);
-        let config = folder.join("nats.conf");
-        self.write_config(&config, self.spec.port)?;
-        let args = vec!["-c".into(), config.clone().into(), "--ports_file_dir".into(), folder.clone().into()];
-        let spec = self.kept(SERVER, &self.server, args, BUS_STOP_MS);
-        self.bus = Some(Kept::start(spec, self.tell_death.clone()));
+    /// Starts the servers of the bus, and waits until each tells its port.
+    async fn start_bus(&mut self) -> Result<Vec<u16>, Failure> {
+        let servers = self.spec.bus;
+        let numbers: Vec<Option<usize>> = if servers == 1 { vec![None] } else { (1..=servers).map(Some).collect() };
+        // Those of several have to know each other before any of them runs.
+        let for_each_other = if servers == 1 { Vec::new() } else { port::free_ones(servers)? };
+        for (after, number) in (0u16..).zip(&numbers) {
+            let peers = number.map(|number| Peers { number, ports: &for_each_other });
+            let folder = self.state.bus(*number);
+            remove_ports_files(&folder);
+            let config = folder.join("nats.conf");
+            self.write_config(&config, self.spec.port.map(|port| port + after), peers)?;
+            let args = vec!["-c".into(), config.into(), "--ports_file_dir".into(), folder.into()];
+            let spec = self.kept(&server_name(*number), &self.server, args, BUS_STOP_MS);
+            self.bus.push(Kept::start(spec, self.tell_death.clone()));
+        }
         let deadline = Instant::now() + Duration::from_millis(BUS_START_MS);
-        let port = loop {
+        let mut ports = Vec::with_capacity(servers);
+        for number in numbers {
+            let port = self.until_listens(number, deadline).await?;
+            // When it has to be started again, those who are connected look for it there.
+            let peers = number.map(|number| Peers { number, ports: &for_each_other });
+            self.write_config(&self.state.bus(number).join("nats.conf"), Some(port), peers)?;
+            ports.push(port);
+        }
+        Ok(ports)
+    }
+
+    /// Waits until a server tells its port.
+    async fn until_listens(&mut self, number: Option<usize>, deadline: Instant) -> Result<u16, Failure> {
+        let folder = self.state.bus(number);
+        loop {
             if let Some(port) = told_port(&folder) {
-                break port;
+                return Ok(port);
             }
             if let Ok(Some(death)) = timeout(Duration::from_millis(LOOK_MS), self.deaths.recv()).await {
                 return Err(did_not_come_up(&death));
             }
             if Instant::now() >= deadline {
-                let (said, _) = last_words(&self.state.log(SERVER));
-                return Err(Failure::unreachable(format!("{SERVER} does not listen after {BUS_START_MS} ms; it said last: {said}")).hint(format!("{} -c {}, to see why", self.server.display(), config.display())));
+                let name = server_name(number);
+                let (said, _) = last_words(&self.state.log(&name));
+                let see = format!("{} -c {}, to see why", self.server.display(), folder.join("nats.conf").display());
+                return Err(Failure::unreachable(format!("{name} does not listen after {BUS_START_MS} ms; it said last: {said}")).hint(see));
             }
-        };
-        // When it has to be started again, those who are connected look for it there.
-        self.write_config(&config, Some(port))?;
-        Ok(port)
+        }
     }
 
-    fn nats_config<'a>(&'a self, store: Option<&'a Path>) -> NatsConfig<'a> {
-        NatsConfig { port: self.spec.port, store: store.unwrap_or(Path::new("")), version: self.server_version, is_kept: !self.state.is_temporary(), token: self.token.as_deref() }
+    fn nats_config<'a>(&'a self, store: &'a Path, peers: Option<Peers<'a>>) -> NatsConfig<'a> {
+        NatsConfig { port: self.spec.port, store, version: self.server_version, is_kept: !self.state.is_temporary(), token: self.token.as_deref(), peers }
     }
 
-    fn write_config(&self, path: &Path, port: Option<u16>) -> Result<(), Failure> {
-        let store = self.state.bus().join("store");
-        let text = NatsConfig { port, ..self.nats_config(Some(&store)) }.text();
+    fn write_config(&self, path: &Path, port: Option<u16>, peers: Option<Peers<'_>>) -> Result<(), Failure> {
+        let store = path.with_file_name("store");
+        let text = NatsConfig { port, ..self.nats_config(&store, peers) }.text();
         let write = || -> io::Result<()> {
             // Under its own name only when it is whole: the server may read it at any time.
             let new = path.with_extension("new");
@@ -393,6 +427,11 @@ fn check_count(flag: &str, count: u32, max: u32) -> Result<(), Failure> {
     }
 }
 
+/// `nats-server`, or `nats-server-2` where there are several.
+fn server_name(number: Option<usize>) -> String {
+    number.map_or_else(|| SERVER.to_owned(), |number| format!("{SERVER}-{number}"))
+}
+
 /// `meso-agent`, or `meso-agent-2` where there are several.
 fn numbered(name: &str, number: u32, count: u32) -> String {
     if count == 1 { name.to_owned() } else { format!("{name}-{number}") }
@@ -466,9 +505,10 @@ mod tests {
     /// Shows that numbers of masters and agents that make no cluster are refused as wrong usage.
     #[test]
     fn counts_have_limits() {
-        for (masters, agents, resources) in [(0, 1, None), (1, 0, None), (10, 1, None), (1, 65, None), (1, 1, Some("cpus=-1"))] {
+        for (bus, masters, agents, resources) in [(1, 0, 1, None), (1, 1, 0, None), (1, 10, 1, None), (1, 1, 65, None), (1, 1, 1, Some("cpus=-1")), (2, 1, 1, None), (0, 1, 1, None)] {
             let spec = ClusterSpec {
                 name: Name::parse("default").expect("a name"),
+                bus,
                 masters,
                 agents,
                 master_args: Vec::new(),

@@ -21,6 +21,17 @@ pub(super) fn check_free(port: u16) -> Result<(), Failure> {
     }
 }
 
+/// So many different ports of 127.0.0.1 that are free at this moment.
+///
+/// # Errors
+/// `Config`: there are none.
+pub(super) fn free_ones(count: usize) -> Result<Vec<u16>, Failure> {
+    // All are held until the last is found, so that none is given twice.
+    let held: io::Result<Vec<TcpListener>> = (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect();
+    let ports = held.and_then(|held| held.iter().map(|listener| listener.local_addr().map(|address| address.port())).collect());
+    ports.map_err(|e: io::Error| Failure::config(format!("no free ports on 127.0.0.1: {}", crate::io_text(&e))).hint("ip address show lo"))
+}
+
 /// The number of the process that listens on a port of this machine; none if nobody does, or it is somebody else's and we may not look.
 pub fn holder_of(port: u16) -> Option<u32> {
     holder(port).map(|process| process.pid)

@@ -19,7 +19,7 @@ const LEFTOVER_MS: u64 = 10_000;
 const LOOK_MS: u64 = 20;
 /// A log that is larger when a process starts is set aside, and replaces the one that was set aside before.
 const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
-const FOLDERS: [&str; 3] = ["bus", "log", "run"];
+const FOLDERS: [&str; 2] = ["log", "run"];
 /// What the kernel calls the process that stands over a task.
 const SUPERVISOR: &str = "meso-supervisor";
 /// How deep a directory tree may be when it is cleared of unwritable directories.
@@ -97,9 +97,24 @@ impl StateDir {
         &self.root
     }
 
-    /// Where nats-server's configuration, store and ports file are.
-    pub(super) fn bus(&self) -> PathBuf {
-        self.root.join("bus")
+    /// Where the configuration, store and ports file of a nats-server are: of one that is alone, or of one of several, counted from 1.
+    pub(super) fn bus(&self, number: Option<usize>) -> PathBuf {
+        self.root.join(number.map_or_else(|| "bus".to_owned(), |number| format!("bus-{number}")))
+    }
+
+    /// Makes the folders of the servers, which must not be those of another number of servers.
+    ///
+    /// # Errors
+    /// `Config`: they are, or cannot be made.
+    pub(super) fn make_bus(&self, servers: usize) -> Result<(), Failure> {
+        let is_alone = servers == 1;
+        let foreign = self.bus(is_alone.then_some(1)).join("store");
+        if foreign.exists() {
+            let (what, flag) = if is_alone { ("three servers", "--bus 3") } else { ("one server", "--bus 1") };
+            return Err(Failure::config(format!("{} is of a bus of {what}", foreign.display())).hint(format!("{flag}, or another directory with --state DIR")));
+        }
+        let wanted = if is_alone { vec![None] } else { (1..=servers).map(Some).collect() };
+        wanted.into_iter().try_for_each(|number| make_private(&self.bus(number)))
     }
 
     /// The work directory of an agent, counted from 1.
