@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use check::{BadProposal, Checked, Proposal, check};
 pub use fair::{Standing, Standings, standings};
+pub use hold::{HeldFor, held_from};
 use pass::{Given, Pass};
 pub use share::{Share, WEIGHT_MAX};
 pub use starve::{Plan, Tenant, TenantKind, plan};
@@ -86,6 +87,11 @@ pub trait Agents {
     fn place(&self, at: usize) -> Place<'_>;
     /// What one of them is; asked only where somebody has conditions.
     fn about(&self, at: usize) -> About<'_>;
+    /// The first place from `at` on, or one before it, whose agent has as much free as a task needs of cpus, memory, disk
+    /// and gpus; the count if there is none. Who keeps its agents in order of what is free need not show those between.
+    fn first_with(&self, at: usize, _needs: &[Milli; 4]) -> usize {
+        at
+    }
 }
 
 /// What an agent has.

@@ -9,7 +9,7 @@ pub mod words;
 
 use std::collections::BTreeMap;
 
-use crate::allocate::{CPUS_MIN, MEM_MIN};
+use crate::allocate::{CPUS_MIN, HeldFor, MEM_MIN};
 use crate::condition::{Attr, Condition, Facts};
 use crate::filter::Refused;
 use crate::id::{AgentId, FrameworkId, Name, OfferId, TaskId};
@@ -40,6 +40,8 @@ pub struct Case<'a> {
     pub policies: &'a Policies,
     /// What all frameworks hold; may be left out where there are no policies.
     pub stakes: Vec<Stake<'a>>,
+    /// What is held of single agents for what others are guaranteed, in order of the agents.
+    pub held: Vec<HeldFor>,
     /// What is free in the cluster.
     pub free: &'a Quantities,
     /// What is asked for only where it is shown.
@@ -271,7 +273,31 @@ impl<'c, 'a> Look<'c, 'a> {
             let holder = Holder { framework: other.clone(), name: self.case.books.name_of(other), offered: false, count: 0, held: Quantities::default(), age_ms: 0 };
             return AgentReason { holders: vec![holder], ..line(Reason::KeptFor) };
         }
+        let (rest, holders) = self.without_held(place.agent, &account.free);
+        let lacks = lacks(&self.demand.request, &rest);
+        if !revocable && !lacks.is_empty() {
+            return AgentReason { lacks, holders, ..line(Reason::Guaranteed) };
+        }
         line(Reason::Fits)
+    }
+
+    /// What is left of what is free on an agent without what is held there for others, and who they are.
+    fn without_held(&self, agent: &AgentId, free: &Resources) -> (Resources, Vec<Holder>) {
+        let from = self.case.held.partition_point(|held| held.agent < *agent);
+        let mut rest = free.clone();
+        let mut holders = Vec::new();
+        for held in self.case.held[from..].iter().take_while(|held| held.agent == *agent) {
+            rest = rest.checked_sub(&held.resources).unwrap_or_default();
+            holders.push(Holder {
+                framework: held.framework.clone(),
+                name: self.case.books.name_of(&held.framework),
+                offered: false,
+                count: u32::try_from(held.tasks).unwrap_or(u32::MAX),
+                held: Quantities::of(&held.resources),
+                age_ms: 0,
+            });
+        }
+        (rest, holders)
     }
 
     /// Who holds something of the kinds that are missing: offers, and tasks too where offers alone would not do.

@@ -6,10 +6,12 @@
 //! Sums over agents are [`Quantities`]: the same port numbers on two agents are twice as many ports.
 
 mod accounts;
+mod ready;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use accounts::Accounts;
+pub(crate) use ready::{Amounts, needs_of};
 use thiserror::Error;
 
 use crate::allocate::Share;
@@ -27,10 +29,10 @@ pub struct Account {
     pub offered: Resources,
     /// The sum of the tasks.
     pub used: Resources,
-    /// The outstanding offers.
-    pub offers: BTreeMap<OfferId, Holding>,
+    /// The outstanding offers; boxed, as most maps of this kind hold one or two and have room for eleven.
+    pub offers: BTreeMap<OfferId, Box<Holding>>,
     /// The live tasks.
-    pub tasks: BTreeMap<TaskId, Holding>,
+    pub tasks: BTreeMap<TaskId, Box<Holding>>,
 }
 
 /// A part of an agent in one hand: an offer or a task.
@@ -173,7 +175,7 @@ impl Ledger {
             .change(agent, |account| {
                 account.withdraw(agent, &holding.resources)?;
                 add(&mut account.offered, &holding.resources);
-                account.offers.insert(offer.clone(), holding.clone());
+                account.offers.insert(offer.clone(), Box::new(holding.clone()));
                 Ok(())
             })
             .unwrap_or_else(|| Err(LedgerError::UnknownAgent(agent.clone())))?;
@@ -234,14 +236,14 @@ impl Ledger {
     pub fn charge(&mut self, agent: &AgentId, task: TaskId, framework: FrameworkId, resources: Resources) -> Result<(), LedgerError> {
         let holding = Holding { framework, resources };
         if let Some(place) = self.tasks.get(&task) {
-            let same = place == agent && self.accounts.get(agent).and_then(|account| account.tasks.get(&task)) == Some(&holding);
+            let same = place == agent && self.accounts.get(agent).and_then(|account| account.tasks.get(&task)).is_some_and(|known| **known == holding);
             return if same { Ok(()) } else { Err(LedgerError::TaskExists(task)) };
         }
         self.accounts
             .change(agent, |account| {
                 account.withdraw(agent, &holding.resources)?;
                 add(&mut account.used, &holding.resources);
-                account.tasks.insert(task.clone(), holding.clone());
+                account.tasks.insert(task.clone(), Box::new(holding.clone()));
                 Ok(())
             })
             .unwrap_or_else(|| Err(LedgerError::UnknownAgent(agent.clone())))?;
@@ -272,18 +274,18 @@ impl Ledger {
     /// The offer and the agent that it is of.
     pub fn find_offer(&self, offer: &OfferId) -> Option<(&AgentId, &Holding)> {
         let agent = self.offers.get(offer)?;
-        Some((agent, self.accounts.get(agent)?.offers.get(offer)?))
+        Some((agent, &**self.accounts.get(agent)?.offers.get(offer)?))
     }
 
     /// The task and the agent that it runs on.
     pub fn find_task(&self, task: &TaskId) -> Option<(&AgentId, &Holding)> {
         let agent = self.tasks.get(task)?;
-        Some((agent, self.accounts.get(agent)?.tasks.get(task)?))
+        Some((agent, &**self.accounts.get(agent)?.tasks.get(task)?))
     }
 
     /// All outstanding offers, in order of their ids.
     pub fn offers(&self) -> impl Iterator<Item = (&OfferId, &AgentId, &Holding)> {
-        self.offers.iter().filter_map(|(offer, agent)| Some((offer, agent, self.accounts.get(agent)?.offers.get(offer)?)))
+        self.offers.iter().filter_map(|(offer, agent)| Some((offer, agent, &**self.accounts.get(agent)?.offers.get(offer)?)))
     }
 
     /// The outstanding offers of a framework.
@@ -293,7 +295,7 @@ impl Ledger {
 
     /// The outstanding offers of an agent.
     pub fn offers_on(&self, agent: &AgentId) -> impl Iterator<Item = (&OfferId, &Holding)> {
-        self.accounts.get(agent).into_iter().flat_map(|account| &account.offers)
+        self.accounts.get(agent).into_iter().flat_map(|account| &account.offers).map(|(offer, holding)| (offer, &**holding))
     }
 
     /// The live tasks of a framework.
@@ -303,7 +305,7 @@ impl Ledger {
 
     /// The live tasks of an agent.
     pub fn tasks_on(&self, agent: &AgentId) -> impl Iterator<Item = (&TaskId, &Holding)> {
-        self.accounts.get(agent).into_iter().flat_map(|account| &account.tasks)
+        self.accounts.get(agent).into_iter().flat_map(|account| &account.tasks).map(|(task, holding)| (task, &**holding))
     }
 
     /// All accounts, in order of the agents' ids.
@@ -363,6 +365,11 @@ impl Ledger {
     /// One of these, by its place in the order of their ids.
     pub fn ready_at(&self, place: usize) -> (&AgentId, &Account) {
         self.accounts.ready_at(place)
+    }
+
+    /// The first of them from a place on that has as much free; their count if none has.
+    pub(crate) fn ready_with(&self, place: usize, least: &Amounts) -> usize {
+        self.accounts.ready_with(place, least)
     }
 
     /// Where in that order an agent stands, if it does.

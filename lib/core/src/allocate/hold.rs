@@ -8,7 +8,10 @@
 use super::pass::amount_of_request;
 use super::tree::Tree;
 use super::{FrameworkView, Snapshot};
+use crate::id::{AgentId, FrameworkId};
+use crate::ledger::needs_of;
 use crate::resources::{Request, Resources};
+use crate::role::Role;
 
 /// See the module.
 #[derive(Default)]
@@ -17,9 +20,39 @@ pub(super) struct Holds(Vec<Hold>);
 /// So many tasks' worth of one agent for whoever is below one node of the tree.
 struct Hold {
     node: usize,
+    /// Whose tasks it is made for, by its place in the snapshot.
+    framework: usize,
     agent: usize,
     request: Request,
     tasks: u64,
+}
+
+/// A part of an agent that is held for what somebody is guaranteed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldFor {
+    pub agent: AgentId,
+    /// Whose tasks it is made for.
+    pub framework: FrameworkId,
+    /// How many of them.
+    pub tasks: u64,
+    pub resources: Resources,
+}
+
+/// What is held of single agents for others than one framework, or than those of one role; in order of the agents.
+pub fn held_from(snapshot: &Snapshot<'_>, seeker: Option<&FrameworkId>, role: &Role) -> Vec<HeldFor> {
+    let tree = Tree::new(snapshot);
+    let leaf = snapshot.frameworks.iter().position(|view| seeker == Some(view.framework)).map(|framework| tree.leaf_of(framework));
+    let place = leaf.or_else(|| tree.roles().find(|(path, _)| *path == role.as_str()).map(|(_, node)| node));
+    let holds = Holds::of(snapshot, &tree).0.into_iter().filter(|hold| place.is_none_or(|place| !tree.is_within(place, hold.node)));
+    let mut held: Vec<HeldFor> = holds
+        .filter_map(|hold| {
+            let agent = snapshot.agents.place(hold.agent);
+            let resources = hold.request.times(hold.tasks)?.take(agent.free)?;
+            Some(HeldFor { agent: agent.agent.clone(), framework: snapshot.frameworks[hold.framework].framework.clone(), tasks: hold.tasks, resources })
+        })
+        .collect();
+    held.sort_by(|one, other| one.agent.cmp(&other.agent));
+    held
 }
 
 impl Holds {
@@ -28,34 +61,40 @@ impl Holds {
         let mut holds = Holds::default();
         for node in tree.lacking() {
             let tasks_of = |framework: &&FrameworkView<'_>| framework.demand.is_some_and(|demand| !demand.request.is_empty());
-            let below: Vec<&FrameworkView<'_>> = tree.frameworks_below(node).map(|framework| &snapshot.frameworks[framework]).filter(tasks_of).collect();
+            let below = tree.frameworks_below(node).filter(|framework| tasks_of(&&snapshot.frameworks[*framework]));
             // Whoever wants something now comes first, then by name.
-            let Some(framework) = below.iter().min_by_key(|view| (view.suppressed, view.framework)) else { continue };
+            let first = below.min_by_key(|framework| (snapshot.frameworks[*framework].suppressed, snapshot.frameworks[*framework].framework));
+            let Some(framework) = first else { continue };
             holds.hold(snapshot, tree, node, framework);
         }
         holds
     }
 
-    fn hold(&mut self, snapshot: &Snapshot<'_>, tree: &Tree, node: usize, framework: &FrameworkView<'_>) {
-        let Some(request) = framework.demand.map(|demand| demand.request) else { return };
+    fn hold(&mut self, snapshot: &Snapshot<'_>, tree: &Tree, node: usize, framework: usize) {
+        let view = &snapshot.frameworks[framework];
+        let Some(request) = view.demand.map(|demand| demand.request) else { return };
         let held_below = |kind: &str| -> u64 {
             let within = self.0.iter().filter(|hold| tree.is_within(hold.node, node));
             within.map(|hold| amount_of_request(&hold.request, kind).saturating_mul(hold.tasks)).fold(0, u64::saturating_add)
         };
         let lacks = tree.lacks(node).filter_map(|(kind, lack)| lack.saturating_sub(held_below(kind)).checked_div(amount_of_request(request, kind)));
         let Some(mut left) = lacks.min() else { return };
-        for agent in 0..snapshot.agents.count() {
-            if left == 0 {
+        let needs = needs_of(request);
+        let mut next = 0;
+        while left > 0 {
+            let agent = snapshot.agents.first_with(next, &needs);
+            if agent >= snapshot.agents.count() {
                 return;
             }
+            next = agent + 1;
             let place = snapshot.agents.place(agent);
-            if !request.fits(place.free) || place.kept_for.is_some_and(|other| other != framework.framework) || !framework.may_use(place, snapshot.agents.about(agent)) {
+            if !request.fits(place.free) || place.kept_for.is_some_and(|other| other != view.framework) || !view.may_use(place, snapshot.agents.about(agent)) {
                 continue;
             }
             let rest = self.taken(agent, place.free, |_| true);
             let tasks = request.room_in(rest.as_ref().unwrap_or(place.free), left);
             if tasks > 0 {
-                self.0.push(Hold { node, agent, request: request.clone(), tasks });
+                self.0.push(Hold { node, framework, agent, request: request.clone(), tasks });
                 left -= tasks;
             }
         }
@@ -83,12 +122,12 @@ impl Holds {
         rest
     }
 
-    /// Somebody was given a task's worth: as much less is to be held for it, best where it got it.
-    pub(super) fn granted(&mut self, tree: &Tree, leaf: usize, agent: usize) {
+    /// Somebody was given something: as many tasks as that has room for need no longer be held for it, best where it got it.
+    pub(super) fn granted(&mut self, tree: &Tree, leaf: usize, agent: usize, given: &Resources) {
         let mut mine = self.0.iter_mut().filter(|hold| hold.tasks > 0 && tree.is_within(leaf, hold.node)).collect::<Vec<_>>();
         let place = mine.iter().position(|hold| hold.agent == agent).unwrap_or(0);
         if let Some(hold) = mine.get_mut(place) {
-            hold.tasks -= 1;
+            hold.tasks -= hold.request.room_in(given, hold.tasks);
         }
     }
 }

@@ -8,6 +8,7 @@ use super::share::thousandths;
 use super::tree::{Tree, amount_of};
 use super::{CPUS_MIN, MEM_MIN, Place, Snapshot, Step, TURNS_MAX, is_worth_offering};
 use crate::condition::{Condition, Facts};
+use crate::ledger::{Amounts, needs_of};
 use crate::resources::{Milli, Request, Resources};
 use crate::role::Role;
 
@@ -51,6 +52,8 @@ struct Room<'a> {
 /// which has no room for one of them is not asked for each of the others.
 struct Shape<'a> {
     request: Option<&'a Request>,
+    /// What it needs of the kinds that every agent has.
+    needs: Option<Amounts>,
     condition: Option<&'a Condition>,
     /// Whose condition it is, as it may speak of the role.
     role: Option<&'a Role>,
@@ -68,7 +71,7 @@ struct Shape<'a> {
 #[derive(Clone, Default)]
 struct Seeker {
     shape: usize,
-    /// Where its grant of each agent stands among the grants; stays empty without a demand.
+    /// Where its grant of each agent stands among the grants.
     merged: BTreeMap<usize, usize>,
     /// How many more tasks; means nothing without a demand.
     tasks_left: u32,
@@ -109,14 +112,15 @@ impl<'s, 'a> Pass<'s, 'a> {
 
     /// Enters all who want something; without any, the agents are not even looked at.
     fn gather(&mut self) {
-        let mut known: BTreeMap<Option<[Milli; 4]>, Vec<usize>> = BTreeMap::new();
+        let mut known: BTreeMap<Option<Amounts>, Vec<usize>> = BTreeMap::new();
         for (framework, view) in self.snapshot.frameworks.iter().enumerate() {
             let wants = view.open > 0 && view.demand.is_none_or(|demand| demand.count > 0 && !demand.request.is_empty());
             if view.suppressed || !wants {
                 continue;
             }
             let request = view.demand.map(|demand| demand.request);
-            let alike = known.entry(request.map(|request| [request.cpus, request.mem, request.disk, request.gpus])).or_default();
+            let needs = request.map(needs_of);
+            let alike = known.entry(needs).or_default();
             let role = view.condition.map(|_| view.role);
             let sees_changed = !view.is_new && self.snapshot.changed.is_some();
             let same = |&&shape: &&usize| {
@@ -125,7 +129,7 @@ impl<'s, 'a> Pass<'s, 'a> {
             };
             let shape = alike.iter().find(same).copied().unwrap_or_else(|| {
                 alike.push(self.shapes.len());
-                self.shapes.push(Shape { request, condition: view.condition, role, on: view.on, sees_changed, looked: 0, again: VecDeque::new() });
+                self.shapes.push(Shape { request, needs, condition: view.condition, role, on: view.on, sees_changed, looked: 0, again: VecDeque::new() });
                 self.shapes.len() - 1
             });
             let tasks_left = view.demand.map_or(0, |demand| demand.count);
@@ -160,7 +164,7 @@ impl<'s, 'a> Pass<'s, 'a> {
         };
         let before = self.tree.share(leaf);
         self.tree.grant(leaf, &resources);
-        self.holds.granted(&self.tree, leaf, agent);
+        self.holds.granted(&self.tree, leaf, agent, &resources);
         if let Some(steps) = &mut self.steps {
             let names = (self.snapshot.frameworks[framework].framework.clone(), self.snapshot.agents.place(agent).agent.clone());
             steps.push(Step { framework: names.0, agent: names.1, resources: resources.clone(), before, after: self.tree.share(leaf) });
@@ -214,13 +218,22 @@ impl<'s, 'a> Pass<'s, 'a> {
         let shape = &mut self.shapes[shape];
         let only = self.snapshot.changed.as_ref().filter(|_| shape.sees_changed);
         let all = only.map_or(self.snapshot.agents.count(), Vec::len);
-        if shape.looked == all {
-            return shape.again.pop_front();
-        }
         let start = self.snapshot.seed.checked_rem(all as u64).unwrap_or_default() as usize;
-        let at = (start + shape.looked) % all;
-        shape.looked += 1;
-        Some(only.map_or(at, |only| only[at]))
+        while shape.looked < all {
+            let at = (start + shape.looked) % all;
+            if let Some(only) = only {
+                shape.looked += 1;
+                return Some(only[at]);
+            }
+            // From the seed to the end, then from the beginning to the seed.
+            let next = shape.needs.map_or(at, |needs| self.snapshot.agents.first_with(at, &needs));
+            shape.looked += next - at;
+            if next < all && shape.looked < all {
+                shape.looked += 1;
+                return Some(next);
+            }
+        }
+        shape.again.pop_front()
     }
 
     fn look(&mut self, leaf: usize, framework: usize, agent: usize, request: Option<&Request>) -> Look {
@@ -243,7 +256,9 @@ impl<'s, 'a> Pass<'s, 'a> {
             return Look::NotNow;
         }
         let is_new = !self.seekers[framework].merged.contains_key(&agent);
-        if is_new && self.seekers[framework].open == 0 {
+        // Who takes all there is takes it at once: what is let go of there later in the pass is for the next one.
+        let had_all = !is_new && request.is_none();
+        if had_all || is_new && self.seekers[framework].open == 0 {
             return Look::NotNow;
         }
         match request {
@@ -309,6 +324,7 @@ impl<'s, 'a> Pass<'s, 'a> {
     fn record(&mut self, framework: usize, agent: usize, resources: Resources) -> bool {
         let seeker = &mut self.seekers[framework];
         if self.snapshot.frameworks[framework].demand.is_none() {
+            seeker.merged.insert(agent, self.grants.len());
             self.grants.push(Given { framework, agent, resources, tasks: 0 });
             seeker.open -= 1;
             return seeker.open > 0;

@@ -177,6 +177,11 @@ impl Tree {
         }
     }
 
+    /// The leaf of a framework, by its place in the snapshot.
+    pub(super) fn leaf_of(&self, framework: usize) -> usize {
+        self.leaves[framework]
+    }
+
     /// Which framework of the snapshot a leaf is.
     pub(super) fn framework(&self, leaf: usize) -> usize {
         self.nodes[leaf].framework.expect("only frameworks are leaves, and only leaves have turns")

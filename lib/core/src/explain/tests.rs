@@ -130,6 +130,7 @@ impl World {
             agents,
             policies: &self.policies,
             stakes,
+            held: Vec::new(),
             free: self.ledger.cluster_free(),
             books: &ByNumber,
         };

@@ -41,6 +41,7 @@ pub fn agent_text(line: &AgentReason, explanation: &Explanation) -> String {
         Reason::Busy => format!("busy: {} free, held by {}", shortfalls_text(&line.lacks), holders_text(&line.holders, explanation)),
         Reason::Refused => format!("refused for {} more", age(line.refused_ms)),
         Reason::KeptFor => format!("kept free for {}", holders_text(&line.holders, explanation)),
+        Reason::Guaranteed => format!("held for {}", guaranteed_text(&line.holders)),
         Reason::Fits => "has room".to_owned(),
     }
 }
@@ -106,6 +107,7 @@ fn count_text(count: &Count, explanation: &Explanation) -> String {
         Reason::Busy => format!("{} {}, held by {}", verb("has", "have"), misses_text(&count.lacks, "free", "most"), holders_text(&count.holders, explanation)),
         Reason::Refused => format!("{} refused by it for {} more", verb("is", "are"), age(count.refused_ms)),
         Reason::KeptFor => format!("{} kept free for {}", verb("is", "are"), holders_text(&count.holders, explanation)),
+        Reason::Guaranteed => format!("{} held for {}", verb("is", "are"), guaranteed_text(&count.holders)),
         Reason::Fits => verb("has room", "have room"),
     }
 }
@@ -137,7 +139,6 @@ fn holders_text(holders: &[Holder], explanation: &Explanation) -> String {
             (Some(name), _) => name.to_string(),
             (None, _) => holder.framework.to_string(),
         };
-        let held: Vec<String> = holder.held.iter().map(|(name, sum)| format!("{} {}", amount(name, sum), kind(name))).collect();
         let what = match (holder.offered, holder.count) {
             (_, 0) => return who,
             (true, 1) => "1 offer".to_owned(),
@@ -145,10 +146,23 @@ fn holders_text(holders: &[Holder], explanation: &Explanation) -> String {
             (false, 1) => "1 task".to_owned(),
             (false, count) => format!("{count} tasks"),
         };
-        format!("{who} ({} in {what} for {})", held.join(" "), age(holder.age_ms))
+        format!("{who} ({} in {what} for {})", held_text(holder), age(holder.age_ms))
     };
     let texts: Vec<String> = holders.iter().map(one).collect();
     if texts.is_empty() { "others".to_owned() } else { texts.join(", ") }
+}
+
+/// `2 tasks of web (4 cpus 2G mem), to whom it is guaranteed`
+fn guaranteed_text(holders: &[Holder]) -> String {
+    let one = |holder: &Holder| {
+        let who = holder.name.as_ref().map_or(holder.framework.to_string(), ToString::to_string);
+        format!("{} of {who} ({})", counted(holder.count, "task", "tasks"), held_text(holder))
+    };
+    format!("{}, to whom it is guaranteed", holders.iter().map(one).collect::<Vec<_>>().join(", "))
+}
+
+fn held_text(holder: &Holder) -> String {
+    holder.held.iter().map(|(name, sum)| format!("{} {}", amount(name, sum), kind(name))).collect::<Vec<_>>().join(" ")
 }
 
 fn subject_text(subject: &Subject) -> String {
@@ -323,6 +337,7 @@ mod tests {
             (Count { refused_ms: 4_000, ..count(Reason::Refused, 2) }, "2 are refused by it for 4s more"),
             (Count { lacks: two, ..count(Reason::TooSmall, 2) }, "2 have too little even when empty: cpus on 2 (need 8, largest 4 on h1), gpus on 1 (need 1, largest 0 on h2)"),
             (Count { holders: vec![Holder { count: 0, ..holder("fw_7", None, false, "mem=1") }], ..count(Reason::KeptFor, 1) }, "1 is kept free for fw_7"),
+            (Count { holders: vec![holder("fw_7", Some("web"), false, "cpus=2,mem=1G")], ..count(Reason::Guaranteed, 3) }, "3 are held for 2 tasks of web (2 cpus 1G mem), to whom it is guaranteed"),
         ] {
             assert_eq!(count_text(&count, &on), text);
         }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::Account;
+use super::ready::{Amounts, Ready};
 use crate::id::AgentId;
 
 /// See the module.
@@ -15,13 +16,9 @@ pub(super) struct Accounts {
     /// Empty slots.
     spare: Vec<u32>,
     index: BTreeMap<AgentId, u32>,
-    /// In pieces, so that coming and going moves one of them only; none is empty.
-    ready: Vec<Vec<u32>>,
-    ready_count: usize,
+    /// Those that are open and have something free.
+    ready: Ready,
 }
-
-/// The longest piece of the list of the ready; a longer one is halved.
-const PIECE_MAX: usize = 512;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Slot {
@@ -95,69 +92,35 @@ impl Accounts {
 
     /// How many are open and have something free.
     pub(super) fn ready_count(&self) -> usize {
-        self.ready_count
+        self.ready.count()
     }
 
     /// One of these, by its place in the order of their ids.
     pub(super) fn ready_at(&self, place: usize) -> (&AgentId, &Account) {
-        let mut before = 0;
-        for piece in &self.ready {
-            if let Some(&slot) = piece.get(place - before) {
-                let slot = self.slot(slot).expect(FILLED);
-                return (&slot.agent, &slot.account);
-            }
-            before += piece.len();
-        }
-        panic!("there are {} ready agents, and no place {place}", self.ready_count)
+        let slot = self.ready.slot_at(place).and_then(|slot| self.slot(slot));
+        slot.map(|slot| (&slot.agent, &slot.account)).expect("a place below the count")
+    }
+
+    /// The first of them from a place on that has as much free; their count if none has.
+    pub(super) fn ready_with(&self, place: usize, least: &Amounts) -> usize {
+        self.ready.first_with(place, least)
     }
 
     /// Where in that order an agent stands, if it does.
     pub(super) fn ready_place(&self, agent: &AgentId) -> Option<usize> {
-        let (piece, found) = self.search(agent);
-        let at = found.ok()?;
-        Some(self.ready[..piece].iter().map(Vec::len).sum::<usize>() + at)
+        self.ready.place_of(agent, |place| id_at(&self.slots, place))
     }
 
     fn settle(&mut self, place: u32) {
-        let slot = self.slot(place).expect(FILLED);
+        let id = |place: u32| id_at(&self.slots, place);
+        let slot = self.slots[place as usize].as_ref().expect(FILLED);
         let is_ready = slot.is_open && !slot.account.free.is_empty();
-        if is_ready == slot.is_ready {
-            return;
-        }
-        let (piece, found) = self.search(&slot.agent);
-        match found {
-            Err(at) => self.put_ready(piece, at, place),
-            Ok(at) => self.take_ready(piece, at),
+        if is_ready {
+            self.ready.put(place, &slot.account.free, id);
+        } else if slot.is_ready {
+            self.ready.take(place, id);
         }
         self.slot_mut(place).is_ready = is_ready;
-    }
-
-    fn put_ready(&mut self, piece: usize, at: usize, place: u32) {
-        self.ready_count += 1;
-        if self.ready.is_empty() {
-            return self.ready.push(vec![place]);
-        }
-        self.ready[piece].insert(at, place);
-        if self.ready[piece].len() > PIECE_MAX {
-            let rest = self.ready[piece].split_off(PIECE_MAX / 2);
-            self.ready.insert(piece + 1, rest);
-        }
-    }
-
-    fn take_ready(&mut self, piece: usize, at: usize) {
-        self.ready_count -= 1;
-        self.ready[piece].remove(at);
-        if self.ready[piece].is_empty() {
-            self.ready.remove(piece);
-        }
-    }
-
-    /// In which piece an agent stands and where, or would.
-    fn search(&self, agent: &AgentId) -> (usize, Result<usize, usize>) {
-        let id = |place: u32| &self.slot(place).expect(FILLED).agent;
-        let piece = self.ready.partition_point(|piece| piece.first().is_some_and(|&first| id(first) <= agent)).saturating_sub(1);
-        let found = self.ready.get(piece).map_or(Err(0), |piece| piece.binary_search_by(|&place| id(place).cmp(agent)));
-        (piece, found)
     }
 
     fn slot(&self, place: u32) -> Option<&Slot> {
@@ -169,10 +132,14 @@ impl Accounts {
     }
 }
 
+fn id_at(slots: &[Option<Slot>], place: u32) -> &AgentId {
+    &slots[place as usize].as_ref().expect(FILLED).agent
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::parse_total;
+    use crate::resources::{Milli, parse_total};
 
     fn agent(number: u64) -> AgentId {
         AgentId::parse(&format!("a{number}")).expect("an id")
@@ -219,6 +186,28 @@ mod tests {
             assert_eq!(accounts.ready_place(&id(place as u64 * 3)), Some(place));
         }
         (0..5_000).for_each(|number| drop(accounts.remove(&id(number))));
-        assert_eq!((accounts.ready_count(), accounts.ready.len()), (0, 0));
+        assert_eq!(accounts.ready_count(), 0);
+        assert!(accounts.ready.is_summed_up());
+    }
+
+    /// Shows that whoever seeks so much finds the first that has it, whatever the others had before.
+    #[test]
+    fn the_first_with_enough() {
+        let mut accounts = Accounts::default();
+        let id = |number: u64| AgentId::parse(&format!("a{number:05}")).expect("an id");
+        (0..3_000).for_each(|number| accounts.insert(id(number), account("cpus=1,mem=100")));
+        let large = parse_total("cpus=8,mem=10").expect("resources");
+        let least = |cpus, mem| [Milli::units(cpus), Milli::units(mem), Milli::ZERO, Milli::ZERO];
+        for number in [700, 1_900, 2_999] {
+            accounts.change(&id(number), |account| account.free = large.clone());
+        }
+        assert_eq!([0, 700, 701, 1_901].map(|from| accounts.ready_with(from, &least(2, 0))), [700, 700, 1_900, 2_999]);
+        assert_eq!(accounts.ready_with(0, &least(2, 11)), 3_000, "one has the cpus, another the memory");
+        accounts.change(&id(1_900), |account| account.free = Default::default());
+        accounts.change(&id(2_999), |account| account.free.cpus = Milli::units(1));
+        assert_eq!([0, 701].map(|from| accounts.ready_with(from, &least(2, 0))), [700, 2_999]);
+        accounts.set_open(&id(700), false);
+        assert_eq!(accounts.ready_with(0, &least(2, 0)), 2_998);
+        assert!(accounts.ready.is_summed_up());
     }
 }

@@ -1,6 +1,6 @@
 //! What the leader tells those who ask why somebody waits.
 
-use crate::allocate::standings;
+use crate::allocate::{held_from, standings};
 use crate::explain::{Books, Case, Place, Seeker, Stake, explain};
 use crate::id::{FrameworkId, Name, OfferId, TaskId};
 use crate::master::frameworks::parse_condition;
@@ -42,6 +42,7 @@ impl Lead {
             agents: self.places(),
             policies: &self.policies,
             stakes: if self.policies.is_empty() { Vec::new() } else { self.stakes() },
+            held: if self.policies.is_empty() { Vec::new() } else { self.with_all(|snapshot| held_from(snapshot, of.map(|(id, _)| id), of.map_or(&ask.role, |(_, entry)| &entry.role))) },
             free: self.ledger.cluster_free(),
             books: self,
         };
@@ -69,7 +70,7 @@ impl Lead {
         let place = |(agent, entry)| {
             let entry: &super::AgentEntry = entry;
             let away = match entry.state {
-                AgentState::Unreachable => Some(Reason::Unreachable),
+                AgentState::Unreachable | AgentState::Gone => Some(Reason::Unreachable),
                 AgentState::Active if entry.epoch == self.epoch => None,
                 AgentState::Active | AgentState::Recovering => Some(Reason::Recovering),
             };
@@ -104,5 +105,44 @@ impl Books for Lead {
     fn task_age_ms(&self, task: &TaskId) -> u64 {
         let since_ms = |entry: &super::TaskEntry| if entry.update.started_ms > 0 { entry.update.started_ms } else { entry.update.ts_ms };
         self.tasks.get(task).map_or(0, |entry| self.wall.0.saturating_sub(since_ms(entry)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::master::testcluster::{Cluster, agent, framework};
+    use crate::policy::{Change, Subject};
+    use crate::resources::{Quantities, parse_total};
+    use crate::wire::explain::{Ask, Reason};
+    use crate::wire::operator::Operation;
+    use crate::wire::query::Rows;
+
+    /// Shows that an agent which is held for tasks of somebody who is guaranteed them is not told as one with room, but
+    /// for whom it is held; and that to the one it is held for it has room.
+    #[test]
+    fn what_is_held_by_shape() {
+        let mut cluster = Cluster::new();
+        for (number, total) in [(1, "cpus=2,mem=1G"), (2, "cpus=4,mem=1G"), (3, "cpus=2,mem=1G")] {
+            cluster.join(number, total);
+        }
+        let guarantee = Some(Quantities::of(&parse_total("cpus=4").expect("resources")));
+        cluster.operate(Operation::SetRole { subject: Subject::parse("vip").expect("a role"), change: Change { guarantee, ..Change::default() }, force: false, dry_run: false });
+        cluster.subscribe(2, "vip");
+        cluster.demand(2, "cpus=4", 0);
+        cluster.subscribe(1, "default");
+        cluster.demand(1, "cpus=2", 4);
+        cluster.allocate();
+        assert_eq!(cluster.accept(1, "cpus=2", 4).len(), 2, "not those of the agent in the middle");
+
+        let lines = |cluster: &Cluster, number| {
+            let ask = Ask { framework: Some(framework(number)), lines_max: 9, ..Ask::default() };
+            let Rows::Explain { explanation } = cluster.master.lead.as_ref().expect("it leads").explain(Some(&ask)) else { panic!("it is there") };
+            explanation.agents
+        };
+        let mine = lines(&cluster, 1);
+        assert_eq!(mine.iter().map(|line| line.reason).collect::<Vec<_>>(), [Reason::Busy, Reason::Guaranteed, Reason::Busy]);
+        assert_eq!((&mine[1].agent, &mine[1].holders[0].framework, mine[1].holders[0].count), (&agent(2), &framework(2), 1));
+        cluster.demand(2, "cpus=4", 1);
+        assert_eq!(lines(&cluster, 2)[1].reason, Reason::Fits);
     }
 }

@@ -33,6 +33,10 @@ impl Agents for Ready<'_> {
         let entry = &self.agents[agent];
         About { host: &entry.host, attrs: &entry.attrs }
     }
+
+    fn first_with(&self, at: usize, needs: &[Milli; 4]) -> usize {
+        self.ledger.ready_with(at, needs)
+    }
 }
 
 impl Lead {
@@ -84,9 +88,12 @@ impl Lead {
     /// All frameworks that want or hold something, or are guaranteed something, in order of their ids.
     pub(super) fn views(&self, pool: Pool) -> Vec<FrameworkView<'_>> {
         let mut views: Vec<FrameworkView<'_>> = Vec::new();
+        // What is guaranteed is held by the shape of tasks, also of those who want none now.
+        let by_shape = pool == Pool::Firm && self.policies.iter().any(|(_, policy)| !policy.guarantee.is_empty());
         for (id, entry) in &self.frameworks {
             let view = self.view(pool, id, entry);
-            if !view.suppressed || !view.used.is_empty() || view.guarantee.is_some() {
+            let has_shape = by_shape && view.demand.is_some();
+            if !view.suppressed || !view.used.is_empty() || view.guarantee.is_some() || has_shape {
                 views.push(view);
             }
         }

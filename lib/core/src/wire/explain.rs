@@ -186,6 +186,8 @@ pub enum Reason {
     Refused,
     /// What is free is kept for a large task of another.
     KeptFor,
+    /// What is free is held for tasks of others, to whom it is guaranteed.
+    Guaranteed,
     /// It has room: it would be offered.
     Fits,
 }
