@@ -105,12 +105,12 @@ struct Inner {
 }
 
 impl Retained {
-    /// Reads what earlier runs left; `live` are the tasks that still belong to somebody.
-    pub fn read(cage: Arc<Cage>, work_dir: PathBuf, limits: Limits, live: &[Launch]) -> Rc<Self> {
-        let running: BTreeSet<String> = live.iter().map(container_id).collect();
+    /// Reads what earlier runs left; of `unsettled` tasks somebody is still to hear the end, and may read the output then.
+    pub fn read(cage: Arc<Cage>, work_dir: PathBuf, limits: Limits, unsettled: &[Launch]) -> Rc<Self> {
+        let claimed: BTreeSet<String> = unsettled.iter().map(container_id).collect();
         let listed = cage.list();
         let mut ended: Vec<(SystemTime, Owner)> = Vec::new();
-        for id in listed.iter().flatten().filter(|id| !running.contains(*id)) {
+        for id in listed.iter().flatten().filter(|id| !claimed.contains(*id)) {
             let Ok(dir) = cage.dir(id) else { continue };
             let owner = fs::read(dir.join(OWNER_FILE)).ok().and_then(|bytes| serde_json::from_slice::<Owner>(&bytes).ok());
             let when = fs::metadata(&dir).and_then(|meta| meta.modified()).unwrap_or(UNIX_EPOCH);
@@ -118,7 +118,7 @@ impl Retained {
         }
         ended.sort_by_key(|(when, _)| *when);
         // Nobody knows whose the others were: they are ended and removed with all that is in them.
-        let known: Vec<&str> = running.iter().chain(ended.iter().map(|(_, owner)| &owner.container)).map(String::as_str).collect();
+        let known: Vec<&str> = claimed.iter().chain(ended.iter().map(|(_, owner)| &owner.container)).map(String::as_str).collect();
         match cage.orphans(&known) {
             Ok(orphans) if !orphans.is_empty() => complain(&format!("removed {} containers that belonged to nobody", orphans.len())),
             Ok(_) => {}
@@ -134,7 +134,7 @@ impl Retained {
                 inner.ended.push_back((when, owner));
             }
         }
-        for launch in live {
+        for launch in unsettled {
             this.began(launch);
         }
         if has_all {

@@ -40,6 +40,7 @@ const LAST_KILL_AGAIN: Duration = Duration::from_millis(500);
 const LAST_KILL_WAIT: Duration = Duration::from_secs(20);
 
 pub async fn run(args: Args) -> Result<Exit, Failure> {
+    have_a_thread()?;
     let access = args.bus.access()?;
     let work_dir = workdir::open(args.work_dir.clone())?;
     let lock_path = work_dir.join("lock");
@@ -94,9 +95,9 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         .map_err(|error| Failure::storage(format!("cannot write in {}: {}", work_dir.display(), io_text(&error))).hint("free some space, or give another --work-dir"))?;
     let mut keeper = Keeper::new(journal, Rc::clone(&disk));
 
-    let live: Vec<Launch> = machine.live().cloned().collect();
+    let unsettled: Vec<Launch> = machine.unsettled().cloned().collect();
     let limits = Limits { delay: Duration::from_millis(args.gc_delay), headroom: args.gc_disk_headroom };
-    let retained = Retained::read(Arc::clone(&cage), work_dir.clone(), limits, &live);
+    let retained = Retained::read(Arc::clone(&cage), work_dir.clone(), limits, &unsettled);
     let settings = Settings { work_dir: work_dir.clone(), agent: agent_id.to_string(), host: host.clone(), log_cap_bytes: log_cap_mib.as_milli().unsigned_abs().saturating_mul(1 << 20) / 1000 };
     let containers = Containers::new(Arc::clone(&cage), settings, sender.clone(), Rc::clone(&disk));
     let _ = sender.try_send(Event::Clock { wall_ms: wall_ms() });
@@ -147,6 +148,17 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     // It may not come back; if it does, it makes them again.
     cage.release();
     Ok(Exit::DONE)
+}
+
+/// Has the runtime begin its first thread for work that blocks, while it can still be said that there is none to be had.
+///
+/// As long as there is one, work waits for it when the machine gives no more; the disk's watch keeps it from idling away.
+fn have_a_thread() -> Result<(), Failure> {
+    std::thread::Builder::new()
+        .spawn(|| ())
+        .map_err(|error| Failure::not_now(format!("cannot begin a thread: {}", io_text(&error))).hint("raise the limit of processes (ulimit -u, TasksMax=), or end some"))?;
+    drop(tokio::task::spawn_blocking(|| ()));
+    Ok(())
 }
 
 fn attributes(given: &[String]) -> Result<BTreeMap<String, Attr>, Failure> {

@@ -29,7 +29,14 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
+
+/// How often, and how soon again, a process that was started is opened; another thread may have been quicker to take the
+/// descriptor that was spared for it
+const OPEN_TRIES: u32 = 200;
+const OPEN_PAUSE: Duration = Duration::from_millis(10);
 
 /// Whether containers get cgroups
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,9 +157,11 @@ impl Cage {
         let spawn_error = |source: io::Error| LaunchError::Spawn { source };
         let (events, their_events) = unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| spawn_error(e.into()))?;
         set_nonblocking(&events).map_err(spawn_error)?;
+        // Given back when the process is to be opened: once it runs, there is no way back that does not end it.
+        let spare = self.null.try_clone().map_err(spawn_error)?;
         // No `pre_exec` here, ever: with one, the standard library forks this whole process instead of borrowing its memory
         // for the moment, a hundred times as slow in a large agent.
-        let child = Command::new(format!("/proc/self/fd/{}", self.supervisor.as_raw_fd()))
+        let mut child = Command::new(format!("/proc/self/fd/{}", self.supervisor.as_raw_fd()))
             .arg0("meso-supervisor")
             .arg(&spec.id)
             .env_clear()
@@ -163,16 +172,23 @@ impl Cage {
             .spawn()
             .map_err(spawn_error)?;
         let pid = child.id() as i32;
+        drop(spare);
         // It is our child and nobody has waited for it, so the number is still its own.
-        let pidfd = match sys::pidfd_open(pid) {
-            Ok(pidfd) => pidfd,
-            Err(e) => {
-                let mut child = child;
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(spawn_error(e));
+        let mut opened = sys::pidfd_open(pid);
+        for _ in 1..OPEN_TRIES {
+            if opened.is_ok() {
+                break;
             }
-        };
+            thread::sleep(OPEN_PAUSE);
+            opened = sys::pidfd_open(pid);
+        }
+        let pidfd = opened.map_err(|e| {
+            let _ = child.kill();
+            let _ = child.wait();
+            // It may have begun its task by now.
+            self.end(leaf, Some(dir));
+            spawn_error(e)
+        })?;
         Ok(Container::launched(spec.id.clone(), dir.to_owned(), pid, pidfd, events))
     }
 

@@ -189,7 +189,7 @@ impl Cage {
     }
 
     /// Kills all that is in the cgroups, or else all that carries the container's mark
-    fn end(&self, leaf: &Leaf, dir: Option<&Path>) {
+    pub(crate) fn end(&self, leaf: &Leaf, dir: Option<&Path>) {
         let is_killed = leaf.kill();
         for _ in 0..EMPTY_WAIT_MS / PAUSE_MS {
             if !leaf.is_populated() {

@@ -22,7 +22,7 @@ use crate::agent::verdict::verdict;
 use crate::condition::Attr;
 use crate::id::{AgentId, Nonce, TaskId};
 use crate::resources::Resources;
-use crate::task::TaskState;
+use crate::task::{OnUnreachable, TaskState};
 use crate::wire::agent::{Beat, Beaten, Command, Held, Hello, Invitation, Order, Welcome};
 use crate::wire::{Launch, MESSAGE_BYTES_MAX, PROTOCOL, Refusal, Span, Update, UpdateKind, Wall};
 
@@ -261,6 +261,8 @@ pub struct Agent {
     unkilled: Vec<TaskId>,
     /// The protocol major that it speaks: the older one to a master that knows no other.
     speaks: u32,
+    /// How often no protocol of its own was understood, since one was.
+    not_understood: u32,
     alone: Alone,
     /// It is gone by an operator's word: why, and until when it waits for the ends of its tasks.
     leaving: Option<(Refusal, u64)>,
@@ -289,6 +291,7 @@ impl Agent {
             hello_no: 0,
             unkilled: Vec::new(),
             speaks: PROTOCOL,
+            not_understood: 0,
             alone: Alone::new(now_ms),
             leaving: None,
             refused_stale: 0,
@@ -324,6 +327,11 @@ impl Agent {
     /// The tasks whose containers are to be looked for after a start.
     pub fn live(&self) -> impl Iterator<Item = &Launch> {
         self.tasks.values().filter(|entry| !entry.update.is_final).map(|entry| &entry.launch)
+    }
+
+    /// The launches of all tasks that are not settled yet, ended or not.
+    pub fn unsettled(&self) -> impl Iterator<Item = &Launch> {
+        self.tasks.values().map(|entry| &entry.launch)
     }
 
     /// The launch of a task that is not settled yet.
@@ -601,6 +609,7 @@ impl Agent {
         match answer {
             Some(beaten) if beaten.epoch == self.max_epoch && beaten.known => {
                 self.alone.answered();
+                self.not_understood = 0;
                 self.seen = self.seen.max(beaten.seen);
                 self.settle_all(out);
                 self.standing = Standing::Joined { beat_at_ms: now_ms + self.next_beat_ms(), answer_by_ms: None };
@@ -672,7 +681,9 @@ impl Agent {
             out.push(Effect::Say(format!("refused a second launch of task {task}: it is known here")));
             return;
         }
-        let why_not = self.admission.why_not(&launch);
+        let is_late = launch.spec.on_unreachable == Some(OnUnreachable::Kill) && self.alone.is_over(now_ms);
+        let alone = || ("agent_unreachable", "no leader had answered its agent for too long when its launch arrived".to_owned());
+        let why_not = if is_late { Some(alone()) } else { self.admission.why_not(&launch) };
         let fault = launch.spec.fault();
         let cancelled = launch.cancelled;
         self.persist(Record::Launch { launch: Box::new(launch.clone()) }, out);
