@@ -9,7 +9,7 @@ from collections import defaultdict, namedtuple
 Finding = namedtuple("Finding", "rule text evidence")
 
 FINAL = {"finished", "failed", "killed", "error", "dropped", "gone"}
-# What may follow what; unreachable is the leader's word between two of the agent's and is left out of the order.
+# What may follow what of the agent's own words.
 AFTER = {
     "staging": {"starting", "running", "killing"} | FINAL,
     "starting": {"running", "killing"} | FINAL,
@@ -35,9 +35,11 @@ RULES = {
     "S7": "states arrive in order, without a gap",
     "S9": "exit codes and reports are true",
     "S13": "nothing is left in cgroups and processes",
+    "S15": "one agent to a work directory, and one that was declared gone stays away",
     "S20": "no program panics or ends by itself",
     "OUT": "what a task wrote is what was printed, all of it and once",
     "LIVE": "no task ends by a fault of masters, agents or the bus",
+    "L7": "tasks of a framework that is gone live for as long as it may take to come back",
     "L1": "a master leads, and all agents are in service again",
     "L3": "every operation ends, and every accepted task reaches a final state",
     "L5": "all that agents have is offered again",
@@ -48,7 +50,7 @@ def check(run):
     """Everything in a run that contradicts a rule: a list of findings, empty if all is well."""
     facts = Facts(run)
     found = []
-    for rule in (was_run, readable, started_once, attempts_apart, fits, final_is_final, in_order, true_codes, true_reports, nothing_left, nobody_fell, whole_output, survives, comes_back, all_decided):
+    for rule in (was_run, readable, started_once, attempts_apart, fits, final_is_final, in_order, true_codes, true_reports, nothing_left, nobody_wrong, nobody_fell, whole_output, survives, orphans_wait, comes_back, all_decided):
         found += rule(facts)
     return found
 
@@ -64,6 +66,8 @@ class Facts:
         self.daemons = [line for line in run.history if line["kind"] == "daemon"]
         self.excused = set()
         self.released = None
+        # What the bus had stored may be gone; then what was not heard when it was said may have been said.
+        self.store_lost = any(line["kind"] == "fault" and line.get("loses_store") for line in run.history)
         self.finished = any(line["kind"] == "finished" for line in run.history)
         for line in run.history:
             if line["kind"] == "op" and line["type"] == "invoke":
@@ -166,6 +170,9 @@ def attempts_apart(facts):
     for (op, index), attempts in facts.attempts.items():
         ordered = [box for attempt in sorted(attempts) for box in attempts[attempt]]
         for earlier, later in zip(ordered, ordered[1:]):
+            if facts.last.get(facts.by_box[earlier][0]["task"], {}).get("state") == "gone":
+                # An operator has said that it does not run.
+                continue
             if facts.run_of(earlier)[1] > facts.run_of(later)[0] + SLACK_S:
                 yield finding("S2", f"two attempts of task {index} of {op} ran at the same time", facts.by_box[earlier][-1], facts.by_box[later][0])
             end = facts.end_of(earlier)
@@ -195,6 +202,9 @@ def fits(facts):
 def final_is_final(facts):
     for (task, *_), lines in facts.statuses.items():
         finals = [line for line in lines if line["state"] in FINAL]
+        if any(line["state"] == "gone" for line in finals):
+            # The word of an operator, who does not wait for that of the agent.
+            continue
         if len({(line["state"], line.get("exit"), line.get("signal")) for line in finals}) > 1:
             yield finding("S6", f"{task} was told to have ended in different ways", *finals)
         if finals:
@@ -212,17 +222,21 @@ def final_is_final(facts):
             yield finding("S6", f"{lines[0]['task']} was dropped as if it had never run, but it ran", final, lines[0])
 
 
+def by_leader(status):
+    """Whether it is the leader's word of what an agent does not tell: that has no number of its own."""
+    return status.get("agent_seq") == 0
+
+
 def in_order(facts):
-    lost = any(line["kind"] == "fault" and line.get("loses_store") for line in facts.raw.history)
     for (task, *_), lines in facts.statuses.items():
         states = {}
-        for line in sorted((line for line in lines if line["state"] != "unreachable"), key=lambda line: line["seq"]):
+        for line in sorted((line for line in lines if not by_leader(line)), key=lambda line: line["seq"]):
             other = states.setdefault(line["seq"], line)
             if other["state"] != line["state"]:
                 yield finding("S7", f"status {line['seq']} of {task} was told as {other['state']} and as {line['state']}", other, line)
         ordered = sorted(states)
         # What the stores lose with the bus is told again only as far as it matters: the last word.
-        if ordered and not lost and ordered != list(range(ordered[0], ordered[0] + len(ordered))):
+        if ordered and not facts.store_lost and ordered != list(range(ordered[0], ordered[0] + len(ordered))):
             yield finding("S7", f"statuses {ordered} of {task} have a gap", *lines)
         for earlier, later in zip(ordered, ordered[1:]):
             if states[later]["state"] not in AFTER.get(states[earlier]["state"], ()) and states[earlier]["state"] not in FINAL:
@@ -247,20 +261,20 @@ def true_codes(facts):
             yield from true_launch(facts, op, begun, code)
         elif what == "wait" and code not in NOT_DONE:
             status = facts.last.get(begun["task"])
-            if status is None:
+            if status is None and not facts.store_lost:
                 yield finding("S9", f"{op}: meso-wait ended with {code} for {begun['task']}, of which no final status was ever seen")
-            elif status.get("code", expected_code(status)) != code:
+            elif status and status.get("code", expected_code(status)) != code:
                 yield finding("S9", f"{op}: meso-wait ended with {code} for {begun['task']}, which was {status['state']}", status)
         elif what == "detach" and code == 0:
             if begun_task(end) is None:
                 yield finding("S9", f"{op}: meso-launch -d ended with 0 and named no task", end)
-            elif begun_task(end) not in facts.last:
+            elif begun_task(end) not in facts.last and not facts.store_lost:
                 yield finding("S9", f"{op}: {begun_task(end)} was accepted, and no final status ever came", end)
         elif what == "detach" and facts.boxes_of(op) and code == 75:
             yield finding("S9", f"{op}: meso-launch -d ended with 75, not now, but its task ran", *facts.boxes_of(op))
         elif what == "kill" and code == 0:
             status = facts.last.get(begun["task"])
-            if status is None or facts.at(status) > end["t"] + SLACK_S:
+            if (status is None and not facts.store_lost) or (status and facts.at(status) > end["t"] + SLACK_S):
                 yield finding("S9", f"{op}: meso-kill -w ended with 0 before {begun['task']} was final", status)
 
 
@@ -315,7 +329,8 @@ def true_reports(facts):
             if line["state"] == "dropped" and boxes:
                 yield finding("S9", f"{op}: reported as dropped, but the task {line['task']} ran", line, boxes)
             status = facts.last.get(line["task"])
-            if status and status["state"] != line["state"] and line["state"] in FINAL:
+            # Who gives an agent up does not wait for its word; the task's own word was looked at above.
+            if status and status["state"] not in ("gone", line["state"]) and line["state"] in FINAL:
                 yield finding("S9", f"{op}: reported as {line['state']}, but {line['task']} was {status['state']}", line, status)
 
 
@@ -327,6 +342,13 @@ def nothing_left(facts):
     for kind in ("cgroups", "processes", "mounts"):
         if probe.get(kind):
             yield finding("S13", f"{len(probe[kind])} {kind} are left after the end of all tasks", *probe[kind])
+
+
+def nobody_wrong(facts):
+    """What a fault saw at once, being there."""
+    for line in facts.raw.history:
+        if line["kind"] == "wrong":
+            yield finding(line["rule"], line["text"], line.get("said"))
 
 
 def nobody_fell(facts):
@@ -361,10 +383,9 @@ def whole_output(facts):
         for (index, attempt), numbers in printed.items():
             if numbers != list(range(1, len(numbers) + 1)):
                 yield finding("OUT", f"{op}: lines of task {index}, attempt {attempt}, are missing, doubled or out of order", compact(numbers))
-        whole = set()
-        for line in facts.raw.reports.get(op, ()):
-            if line["state"] == "finished" or (line["state"] == "failed" and line.get("exit") is not None and end["code"] not in NOT_DONE):
-                whole.add(line["index"])
+        # A launch that ends as meso's own failure has said that something of it is missing.
+        ended = ("finished", "failed") if end["code"] not in NOT_DONE else ()
+        whole = {line["index"] for line in facts.raw.reports.get(op, ()) if line["state"] in ended and line.get("exit") is not None}
         if end["code"] == 0:
             whole.update(range(1, begun["tasks"] + 1))
         for index in sorted(whole):
@@ -394,6 +415,16 @@ def survives(facts):
                 yield finding("LIVE", f"{task} of {op} was let go and was {final['state']} ({final.get('reason')}) in place of finished", final)
 
 
+def orphans_wait(facts):
+    for op, begun in facts.ops.items():
+        if begun.get("failover_s") is None or facts.ends.get(op, {}).get("by") != "harness":
+            continue
+        for box in facts.boxes_of(op):
+            final = facts.last.get(facts.by_box[box][0]["task"])
+            if final and final.get("reason") == "framework_gone" and facts.at(final) < facts.ends[op]["t"] + begun["failover_s"] - SLACK_S:
+                yield finding("L7", f"{final['task']} of {op} was {final['state']} {facts.at(final) - facts.ends[op]['t']:.1f} s after its framework went, which had {begun['failover_s']} s to come back", final)
+
+
 def comes_back(facts):
     for what, rule in (("leader", "L1"), ("agents", "L1"), ("ended", "L3"), ("idle", "L3"), ("free", "L5"), ("offered", "L5")):
         probe = next((line for line in reversed(facts.probes) if line["what"] == what), None)
@@ -407,15 +438,18 @@ def all_decided(facts):
     for op, begun in facts.ops.items():
         if op not in facts.ends:
             yield finding("L3", f"{op} never ended: {' '.join(begun.get('argv', ()))[:200]}")
+    for line in facts.raw.history:
+        if line["kind"] == "hung":
+            yield finding("L3", f"{line['op']} hung: no fault lasts so long", " ".join(facts.ops.get(line["op"], {}).get("argv", ()))[-300:])
     known = {}
     for lines in facts.statuses.values():
         for line in lines:
             known[line["task"]] = line
     for task, line in known.items():
-        if task not in facts.last:
+        if task not in facts.last and not facts.store_lost:
             yield finding("L3", f"{task} never reached a final state", line)
     for box, lines in facts.by_box.items():
-        if lines[0]["task"] not in facts.last:
+        if lines[0]["task"] not in facts.last and not facts.store_lost:
             yield finding("L3", f"{lines[0]['task']} ran and no final state of it was ever seen", lines[0])
     for line in facts.raw.final:
         if not line.get("final"):

@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 
@@ -17,7 +18,7 @@ BINARIES = ["meso-master", "meso-agent", "meso-supervisor", "meso-offer", "meso-
 WORK_PREFIX = "meso-chaos."
 # What each agent gives: more than there is, so that many tasks run, and little enough that they wait for room.
 AGENT = {"cpus": 2, "mem": 512}
-TMPFS = "size=192m"
+TMPFS = "size=400m"
 # A question to a cluster that may have no leader is given up after so long.
 ASK_S = 10
 START_S = 60
@@ -50,7 +51,9 @@ class Cluster:
         self.daemons = {}
         self.keeper = Keeper([])
         self.attrs = {name: 1 for name in self.agents}
+        # Who listens to what is stored, and to what is said.
         self.tap = None
+        self.live = None
         self.over = threading.Event()
 
     def hosts(self):
@@ -76,7 +79,10 @@ class Cluster:
             print("chaos: without root or namespaces nothing is partitioned", flush=True)
         self._ports()
         for name in self.buses:
+            os.makedirs(self.store_dir(name))
             self._add(name, self._bus(name))
+        if self.is_root:
+            self._small_disk(self.store_dir(self.buses[0]))
         for name in self.masters:
             self._add(name, [self._bin("meso-master"), "--host", name, "--lease", self.options.lease, "--agent-beat", f"{AGENT_BEAT_S}s", "--agent-timeout", f"{AGENT_TIMEOUT_S}s",
                              "--session-timeout", f"{SESSION_TIMEOUT_S}s", "--offer-timeout", f"{OFFER_TIMEOUT_S}s", *(["--replicas", "3"] if self.options.bus == 3 else [])])
@@ -84,8 +90,7 @@ class Cluster:
             folder = self.agent_dir(name)
             os.makedirs(folder)
             if at == len(self.agents) - 1 and self.is_root:
-                # One whose disk can be filled.
-                subprocess.run(["mount", "-t", "tmpfs", "-o", f"{TMPFS},mode=0700", "meso-chaos", folder], check=True)
+                self._small_disk(folder)
             self._add(name, self._agent(name))
         self.keeper.daemons = list(self.daemons.values())
         for daemon in self.daemons.values():
@@ -93,7 +98,17 @@ class Cluster:
         self.keeper.start()
         self.tap = threading.Thread(target=self._tap, name="tap", daemon=True)
         self.tap.start()
+        listener = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tap.py")
+        with open(self.history.path("live.jsonl"), "ab") as file:
+            # Bytes of Python are not to be left in the checkout.
+            inside = self.net.inside("client") if self.net else []
+            self.live = subprocess.Popen(inside + [sys.executable, "-B", listener, self.url, "default"], env=self.env(), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.DEVNULL)
         return self.until(lambda: len(self.active()) == len(self.agents), START_S)
+
+    @staticmethod
+    def _small_disk(folder):
+        """A disk that can be filled without hurting anybody else."""
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"{TMPFS},mode=0700", "meso-chaos", folder], check=True)
 
     def _ports(self):
         """Addresses of the servers of the bus: a namespace each, or free ports of this machine."""
@@ -211,6 +226,8 @@ class Cluster:
         self.over.set()
         kill_quietly(self.tapped.pid)
         self.tap.join(90)
+        self.live.terminate()
+        self.live.wait()
 
     def running(self, name):
         """Tasks that run on an agent now: the name of each launch, its supervisor, and its processes."""

@@ -6,6 +6,7 @@ fall over each other; rows are those of the fault matrix in README.md.
 """
 import errno
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,9 @@ from cluster import AGENT_TIMEOUT_S
 Fault = namedtuple("Fault", "name rows parts hold needs inject heal")
 FAULTS = {}
 MASTERS, BUS, AGENTS, CLIENTS = "masters", "bus", "agents", "clients"
-DISK_FULL_MIB = 256
+DISK_FULL_MIB = 512
+# An agent that was declared gone must have heard of it and ended within so long of being back.
+GONE_S = 120
 
 
 def fault(name, rows, parts, hold, needs=(), heal=None):
@@ -155,7 +158,8 @@ def bus_wipe(world, rng):
         world.daemons[name].strike(signal.SIGKILL, hold=True)
     for name in world.buses:
         world.until(lambda name=name: world.daemons[name].pid is None, 10, 0.05)
-        shutil.rmtree(world.store_dir(name), ignore_errors=True)
+        for each in os.listdir(world.store_dir(name)):
+            shutil.rmtree(os.path.join(world.store_dir(name), each), ignore_errors=True)
     return {"names": world.buses, "loses_store": True}
 
 
@@ -174,6 +178,21 @@ def bus_damage(world, rng):
                 file.seek(rng.randrange(size))
                 file.write(bytes(rng.randrange(256) for _ in range(8)))
     return {"names": [name], "files": [os.path.relpath(path, world.work) for path in hit], "loses_store": True}
+
+
+def free_store(world, token):
+    """A server that could not write goes on as it should only once it is started again."""
+    os.unlink(token["file"])
+    for name in token["names"]:
+        world.daemons[name].strike(signal.SIGTERM)
+
+
+@fault("bus-disk-full", [24], [BUS], (3, 12), needs=["root"], heal=free_store)
+def bus_disk_full(world, _rng):
+    name = world.buses[0]
+    path = os.path.join(world.store_dir(name), "chaos-filler")
+    fill(path)
+    return {"names": [name], "file": path, "loses_store": True}
 
 
 @fault("bus-rolling", [23], [BUS], (0, 0), needs=["bus3"], heal=nothing)
@@ -311,11 +330,19 @@ def agent_and_supervisors_kill(world, rng):
     return token
 
 
-def free_disk(world, token):
+def fill(path):
+    """Fills the small disk that a file is on."""
     try:
-        os.unlink(token["file"])
-    except FileNotFoundError:
-        pass
+        with open(path, "wb", buffering=0) as file:
+            for _ in range(DISK_FULL_MIB * 16):
+                file.write(bytes(65536))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+
+
+def free_disk(world, token):
+    os.unlink(token["file"])
     time.sleep(3)
     for name in token["names"]:
         world.daemons[name].excused = False
@@ -327,13 +354,7 @@ def agent_disk_full(world, _rng):
     path = os.path.join(world.agent_dir(name), "chaos-filler")
     # It may end, saying why; what it must not do is lie.
     world.daemons[name].excused = True
-    try:
-        with open(path, "wb", buffering=0) as file:
-            for _ in range(DISK_FULL_MIB * 16):
-                file.write(bytes(65536))
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
+    fill(path)
     running = world.running(name)
     # What tasks write themselves may be lost to them with the disk.
     return {"names": [name], "file": path, "boxes": sorted(running)}
@@ -347,8 +368,65 @@ def agent_twice(world, rng):
     if daemon.pid is None:
         return None
     ran = subprocess.run(daemon.argv, env=daemon.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
-    world.history.add("twice", name=name, code=ran.returncode, said=ran.stderr[-300:])
+    if ran.returncode != 78:
+        world.history.add("wrong", rule="S15", text=f"a second agent on the work directory of {name} ended with {ran.returncode}", said=ran.stderr[-300:])
     return {"names": [name]}
+
+
+def few_again(world, token):
+    try:
+        resource.prlimit(token["pid"], resource.RLIMIT_NOFILE, (token["soft"], token["hard"]))
+    except ProcessLookupError:
+        # Another fault has ended it; the next process has its own limits.
+        pass
+
+
+@fault("agent-few-files", [48], [AGENTS], (3, 10), heal=few_again)
+def agent_few_files(world, rng):
+    """It may open no more files than it has open."""
+    name = rng.choice(world.agents)
+    pid = world.daemons[name].pid
+    if pid is None:
+        return None
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")) + 1, hard))
+    return {"names": [name], "pid": pid, "soft": soft, "hard": hard}
+
+
+def heal_gone(world, token):
+    """It comes back, hears that it is gone, ends what it runs and itself; then it is a new agent."""
+    name = token["names"][0]
+    daemon = world.daemons[name]
+    daemon.start()
+    daemon.wanted = False
+    if token["is_gone"]:
+        if world.until(lambda: daemon.pid is None, GONE_S) is None:
+            world.history.add("wrong", rule="S15", text=f"{name} was declared gone and did not end within {GONE_S} s of being back", said=daemon.said())
+            daemon.strike(signal.SIGKILL)
+        daemon.look()
+        shutil.rmtree(world.agent_dir(name))
+        os.makedirs(world.agent_dir(name))
+    daemon.start()
+    daemon.excused = False
+
+
+@fault("agent-gone", [45], [AGENTS], (1, 5), heal=heal_gone)
+def agent_gone(world, rng):
+    """It is lost for so long that an operator gives it up, while its tasks run on."""
+    name = rng.choice(world.agents[:-1])
+    daemon = world.daemons[name]
+    daemon.strike(signal.SIGKILL, hold=True)
+    daemon.excused = True
+    code = None
+    for _ in range(8):
+        # Refused as long as it may come back.
+        world.until(lambda: any(row["host"] == name and row["state"] == "unreachable" for row in world.rows("agents") or ()), AGENT_TIMEOUT_S * 4)
+        boxes = sorted(world.running(name))
+        code, _ = world.tool("meso-kill", "-q", "--gone", name, timeout=60)
+        if code == 0:
+            break
+        time.sleep(2)
+    return {"names": [name], "boxes": boxes, "is_gone": code == 0}
 
 
 # Tasks

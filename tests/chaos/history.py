@@ -3,6 +3,7 @@
     DIR/run.json          seed, options, hosts and what they have, clocks
     DIR/history.jsonl     operations (invoke, end), faults (inject, heal), daemons, probes; t is seconds since the machine started
     DIR/statuses.jsonl    lines of meso-events as they came, each with the time it was seen
+    DIR/live.jsonl        statuses as they were published, whether stored or not
     DIR/final.jsonl       meso-ps -a at the very end
     DIR/witness/*.jsonl   what tasks themselves wrote
     DIR/ops/ID.*          output, standard error and report of an operation
@@ -106,7 +107,7 @@ def load(folder):
     return Run(
         run,
         _lines(os.path.join(folder, "history.jsonl"), unread),
-        _lines(os.path.join(folder, "statuses.jsonl"), unread),
+        _lines(os.path.join(folder, "statuses.jsonl"), unread) + _lines(os.path.join(folder, "live.jsonl"), unread),
         _lines(os.path.join(folder, "final.jsonl"), unread),
         witness, outputs, errors, reports, unread,
     )

@@ -15,17 +15,17 @@ PART_WAIT_S = 60
 class Nemesis:
     """Lanes that inject and heal one fault after the other, two at the same time."""
 
-    def __init__(self, world, seed, only=None, lanes=2):
+    def __init__(self, world, seed, only=None, without=(), lanes=3):
         self.world, self.seed = world, seed
         self.stop = threading.Event()
         self.counts, self.in_vain, self.broken = Counter(), Counter(), []
         self.lock = threading.Lock()
         self.parts = {name: threading.Lock() for name in ("masters", "bus", "agents", "clients")}
         able = {"root": world.is_root, "net": world.net is not None, "masters": len(world.masters) > 1, "bus1": len(world.buses) == 1, "bus3": len(world.buses) == 3}
-        unknown = set(only or ()) - set(FAULTS)
+        unknown = (set(only or ()) | set(without)) - set(FAULTS)
         if unknown:
             raise SystemExit(f"chaos: no such fault: {', '.join(sorted(unknown))}\n  try: chaos faults, which lists them")
-        self.faults = [each for each in FAULTS.values() if all(able[need] for need in each.needs) and (not only or each.name in only)]
+        self.faults = [each for each in FAULTS.values() if all(able[need] for need in each.needs) and (not only or each.name in only) and each.name not in without]
         if not self.faults:
             raise SystemExit("chaos: none of these faults can be had here\n  try: it as root, with more masters or servers")
         lanes = min(lanes, len(self.faults))

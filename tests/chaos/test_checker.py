@@ -45,7 +45,7 @@ class Story:
         self.witness.append({"t": t, "ev": ev, "op": op, "index": index, "attempt": attempt, "task": task, "box": box or f"{task}-e1-1", "host": host, "cpus": cpus, "mem": mem, "pid": 7, **facts})
 
     def status(self, t, task, seq, state, **facts):
-        known = {"meso": "update/1", "task": task, "state": state, "final": state in checker.FINAL, "reason": None, "exit": None, "signal": None, "seq": seq, "ts_ms": round(t * 1000) + self.wall_ms,
+        known = {"meso": "update/1", "task": task, "state": state, "final": state in checker.FINAL, "reason": None, "exit": None, "signal": None, "seq": seq, "agent_seq": 0 if state in ("unreachable", "gone", "dropped") else seq, "ts_ms": round(t * 1000) + self.wall_ms,
                  "started_ms": 1, "launch": {"epoch": 1, "offer": "offer_1", "index": 0}}
         if state == "finished":
             known["exit"] = 0
@@ -172,7 +172,27 @@ def wiped():
     return story
 
 
-CLEAN = [plain, retried, steady, failing, crowded, killed, wiped]
+def given_up():
+    """An agent was declared gone while its task ran, and the task was run again elsewhere; another's framework never came back."""
+    story = Story()
+    story.invoke(1, "o1", tasks=1, lines=3)
+    story.status(1, "task_a", 1, "running")
+    story.wrote(1.1, "start", "o1", 1, "task_a")
+    story.fault(2, "agent-gone", boxes=["task_a-e1-1"])
+    story.status(2, "task_a", 1, "gone", reason="agent_gone")
+    story.task(2.5, "o1", 1, "task_b", attempt=2, host="host2")
+    story.wrote(3, "tick", "o1", 1, "task_a")
+    story.end(4, "o1", 0)
+    story.invoke(1, "f1", tasks=1, failover_s=2)
+    story.status(1, "task_f", 1, "running")
+    story.wrote(1.1, "start", "f1", 1, "task_f", host="host2")
+    story.end(3, "f1", -9, by="harness")
+    story.status(5.2, "task_f", 2, "killed", reason="framework_gone", signal=15)
+    story.close(10)
+    return story
+
+
+CLEAN = [plain, retried, steady, failing, crowded, killed, wiped, given_up]
 WRONG = []
 
 
@@ -355,6 +375,16 @@ def a_process_is_left(story):
     next(line for line in story.history if line.get("what") == "left")["processes"].append("77 sleep 1000")
 
 
+@wrong("S15", plain)
+def a_second_agent_is_let_in(story):
+    story.history.append({"t": 5, "kind": "wrong", "rule": "S15", "text": "a second agent on the work directory of host1 ended with 0"})
+
+
+@wrong("L7", given_up)
+def a_framework_is_given_up_too_early(story):
+    story.statuses[-1]["ts_ms"] -= 1000
+
+
 @wrong("S20", plain)
 def a_daemon_falls(story):
     story.history.append({"t": 5, "kind": "daemon", "type": "exit", "name": "master1", "code": 1, "excused": False, "said": "oh"})
@@ -421,6 +451,11 @@ def an_agent_stays_away(story):
 @wrong("L3", plain)
 def an_operation_never_ends(story):
     story.invoke(5, "o9", tasks=1)
+
+
+@wrong("L3", plain)
+def an_operation_hangs_until_it_is_killed(story):
+    story.history.append({"t": 5, "kind": "hung", "op": "o1"})
 
 
 @wrong("L3", plain)

@@ -11,6 +11,8 @@ WITNESS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "witness.sh")
 # A client that has not come to its end by then is killed, and that is told as it is.
 OP_S_MAX = 300
 STEADY = 3
+# How long the tasks of a framework live on that nobody resumes.
+FAILOVER_S = 8
 SERVICES = 2
 
 
@@ -149,7 +151,7 @@ class Load:
 
     def _person(self, at):
         rng = random.Random(f"{self.seed}/person/{at}")
-        deeds = [(self.batch, 8), (self.failing, 3), (self.each, 3), (self.chatty, 3), (self.waited, 3), (self.killed, 2), (self.daemonised, 2), (self.limited, 2), (self.impossible, 1), (self.long, 4), (self.filtered, 2)]
+        deeds = [(self.batch, 8), (self.failing, 3), (self.each, 3), (self.chatty, 3), (self.waited, 3), (self.killed, 2), (self.daemonised, 2), (self.limited, 2), (self.impossible, 1), (self.long, 4), (self.filtered, 2), (self.orphaned, 1), (self.hostile, 1)]
         while not self.stop.is_set():
             rng.choices([deed for deed, _ in deeds], [weight for _, weight in deeds])[0](rng)
             self.stop.wait(rng.random() * 0.5)
@@ -165,7 +167,8 @@ class Load:
         """Many short tasks."""
         count, lines = rng.randint(2, 30), rng.choice([1, 5, 20])
         each = Operation(self, "launch", tasks=count, lines=lines)
-        self.launch(each, *self.needs(rng), "-n", str(count), "-j", str(rng.randint(1, 8)), "-c", each.body(f"lines {lines}; live {rng.randint(0, 3)}; finish 0"))
+        mortal = ["--on-unreachable", "kill"] if rng.random() < 0.3 else []
+        self.launch(each, *mortal, *self.needs(rng), "-n", str(count), "-j", str(rng.randint(1, 8)), "-c", each.body(f"lines {lines}; live {rng.randint(0, 3)}; finish 0"))
 
     def failing(self, rng):
         """Tasks that end with codes of their own, one of them by being run again."""
@@ -232,6 +235,40 @@ class Load:
         keep = ["--on-disconnect", "keep"] if rng.random() < 0.4 else []
         each = Operation(self, "launch", tasks=count, lines=4, killable=True)
         self.launch(each, *keep, *self.needs(rng), "-n", str(count), "-c", each.body(f"lines 4; live {rng.randint(20, 60)}; finish 0"))
+
+    def orphaned(self, rng):
+        """A named framework that dies and never comes back: its tasks live on until its time is over, and no longer."""
+        each = Operation(self, "launch", tasks=2, failover_s=FAILOVER_S)
+        demand = "cpus=0.1,mem=16M"
+
+        def die():
+            if self.cluster.until(lambda: self.is_stopped(each) or self.has_begun(each), 30) is not None:
+                self.stop.wait(rng.random() * 3)
+            for stage in range(len(each.stages)):
+                each.kill(stage)
+        killer = threading.Thread(target=die, daemon=True)
+        killer.start()
+        self.pipeline(each, ["meso-offer", "-q", "--framework", f"orphan-{each.op}", "--failover", f"{FAILOVER_S}s", "-R", demand], ["jq", "-c", "--unbuffered", "."], demand, 2, 3000)
+        killer.join()
+
+    def has_begun(self, each):
+        """Whether a task of an operation has written that it runs."""
+        mark = f'"op":"{each.op}"'
+        folder = self.history.path("witness")
+        for name in os.listdir(folder):
+            with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as file:
+                if any(mark in line for line in file):
+                    return True
+        return False
+
+    def is_stopped(self, each):
+        return bool(each.stages) and each.stages[-1].poll() is not None
+
+    def hostile(self, rng):
+        """A task that leaves a sandbox behind that is not nice to clean up, and children that nobody waits for."""
+        each = Operation(self, "launch", tasks=1)
+        text = "mkfifo f; ln -s / root; ln -s /dev/zero zero; mkdir -p a/b/c; : >a/b/x; chmod 0 a/b; for i in 1 2 3 4 5 6 7 8 9; do true & done; live 1; finish 0"
+        self.launch(each, *self.needs(rng), "-c", each.body(text))
 
     def filtered(self, rng):
         """A pipeline of an unnamed framework, whose filter may drop offers or die in the middle."""
