@@ -7,7 +7,8 @@ use meso_core::agent::{Agent, Config, Effect, Ending, Event, Usage};
 use meso_core::id::{AgentId, Nonce, TaskId};
 use meso_core::resources::Resources;
 use meso_core::seed::Seed;
-use meso_core::wire::agent::{Beaten, Command, Order};
+use meso_core::task::OnUnreachable;
+use meso_core::wire::agent::{Beaten, Command, Order, Welcome};
 use meso_core::wire::Launch;
 
 use crate::clients::ClientSite;
@@ -15,6 +16,7 @@ use crate::clock::Clock;
 use crate::disk::SimDisk;
 use crate::judge::law;
 use crate::net::{Ask, Msg, Site};
+use crate::plan::Older;
 use crate::plant::Plant;
 use crate::procs::{Phase, SimProcs};
 use crate::tally::Count;
@@ -24,8 +26,13 @@ use crate::world::{Item, Waiting, World};
 const BEAT_GIVE_UP_MS: u64 = 3_000;
 /// How long an end on the machine takes to reach the agent's process, at most, milliseconds.
 const LOCAL_MS_MAX: u64 = 20;
+/// How late a task that is not to run on out of reach may end, beyond its grace, milliseconds.
+const UNKEPT_SLACK_MS: u64 = 2_000;
 /// An agent crashes between two effects once in so many batches that are written to its disk.
 const CRASH_ONCE_IN: u64 = 40;
+
+/// The reason of an end for being out of reach.
+pub(crate) const UNREACHABLE: &str = "agent_unreachable";
 
 /// An agent's machine, with or without the agent's process.
 #[derive(Debug)]
@@ -45,6 +52,11 @@ pub struct AgentSite {
     secret: Option<Nonce>,
     boot: u64,
     refused_stale: u64,
+    /// When its latest question was sent, and when the latest that a leader answered; the start of its process before.
+    asked_ms: u64,
+    answered_ms: u64,
+    /// It wrote down after how long it counts as out of reach.
+    is_told: bool,
 }
 
 impl AgentSite {
@@ -63,7 +75,20 @@ impl AgentSite {
             secret: None,
             boot: 1,
             refused_stale: 0,
+            asked_ms: 0,
+            answered_ms: 0,
+            is_told: false,
         }
+    }
+
+    /// The machine is given out anew, with an empty disk; what still runs there ends by itself.
+    pub fn begin_anew(&mut self, id: AgentId) {
+        self.machine = None;
+        self.run += 1;
+        self.id = id;
+        self.disk = SimDisk::default();
+        self.secret = None;
+        self.is_told = false;
     }
 
     /// When its machine wants to be woken, true time.
@@ -102,11 +127,18 @@ impl World {
         for record in &records {
             match record {
                 Record::Status { update } => self.judge.found(which, update),
-                Record::Killing { task, .. } => self.judge.kill_ordered(task),
+                Record::Killing { task, reason, .. } => {
+                    self.judge.kill_ordered(task);
+                    if reason == UNREACHABLE && unkept_in(&records, task) {
+                        self.judge.unkept(task);
+                    }
+                }
                 Record::Launch { launch } if launch.cancelled => self.judge.kill_ordered(&launch.task),
                 _ => {}
             }
         }
+        site.is_told = records.iter().any(|record| matches!(record, Record::Epoch { .. } | Record::Snapshot { max_epoch: 1.., .. }));
+        (site.asked_ms, site.answered_ms) = (self.now_ms, self.now_ms);
         let (generation, boot_before) = records.iter().rev().find_map(|record| match record {
             Record::Head { generation, boot_id, .. } => Some((*generation, boot_id.clone())),
             _ => None,
@@ -235,6 +267,7 @@ impl World {
     }
 
     pub(crate) fn agent_commanded(&mut self, which: usize, secret: &Nonce, mut command: Command) {
+        self.command_read(which, &mut command);
         let site = &self.agents[which];
         let Some(machine) = &site.machine else { return };
         if site.secret.as_ref() != Some(secret) {
@@ -279,7 +312,18 @@ impl World {
     }
 
     /// Feeds an event to an agent and performs what comes of it.
-    pub(crate) fn agent_event(&mut self, which: usize, event: Event) {
+    pub(crate) fn agent_event(&mut self, which: usize, mut event: Event) {
+        match &mut event {
+            Event::Welcome(Some(welcome)) => {
+                self.welcome_read(which, welcome);
+                if let (Plant::AloneRunsOn, Welcome::Welcome { timeout_ms, .. }) = (self.plant, welcome) {
+                    *timeout_ms = None;
+                }
+                self.agents[which].answered_ms = self.agents[which].asked_ms;
+            }
+            Event::Beaten(Some(beaten)) if beaten.known => self.agents[which].answered_ms = self.agents[which].asked_ms,
+            _ => {}
+        }
         let local_ms = self.agents[which].clock.local_ms(self.now_ms);
         self.step(which as u64);
         let Some(machine) = self.agents[which].machine.as_mut() else { return };
@@ -288,6 +332,9 @@ impl World {
         let effects = machine.step(local_ms, event);
         if welcomed && machine.max_epoch() > obeyed {
             self.tally.add(Count::FencedFirst);
+        }
+        if effects.iter().any(|effect| matches!(effect, Effect::Persist(Record::Killing { reason, .. }) if reason == UNREACHABLE)) {
+            self.tally.add(Count::EndedAlone);
         }
         self.perform_agent(which, effects);
     }
@@ -339,7 +386,15 @@ impl World {
         for record in batch.drain(..) {
             match record {
                 Record::Status { update } => self.judge.written(which, &update),
-                Record::Killing { task, .. } => self.judge.kill_ordered(&task),
+                Record::Killing { task, reason, .. } => {
+                    self.judge.kill_ordered(&task);
+                    let site = &self.agents[which];
+                    let launch = site.machine.as_ref().and_then(|machine| machine.launch_of(&task));
+                    if reason == UNREACHABLE && launch.is_some_and(is_unkept) {
+                        self.judge.unkept(&task);
+                    }
+                }
+                Record::Epoch { .. } => self.agents[which].is_told = true,
                 Record::Launch { launch } if launch.cancelled => {
                     self.judge.kill_ordered(&launch.task);
                     self.tally.add(Count::KilledBeforeStart);
@@ -358,11 +413,16 @@ impl World {
                 if self.plant == Plant::HelloWithoutTasks {
                     hello.tasks.clear();
                 }
+                self.hello_sent(which, &mut hello);
+                self.agents[which].asked_ms = self.now_ms;
                 self.story.tell(self.now_ms, || format!("agent {which} registers with {} tasks, epoch {}", hello.tasks.len(), hello.max_epoch));
                 let give_up_ms = self.plan.agent_request_ms;
                 self.ask(here, Waiting::Hello(which, run), Ask::Hello(hello), give_up_ms);
             }
-            Effect::Beat(beat) => self.ask(here, Waiting::Beat(which, run), Ask::Beat(beat), BEAT_GIVE_UP_MS),
+            Effect::Beat(beat) => {
+                self.agents[which].asked_ms = self.now_ms;
+                self.ask(here, Waiting::Beat(which, run), Ask::Beat(beat), BEAT_GIVE_UP_MS);
+            }
             Effect::Send(update) => {
                 self.judge.sent(which, &update);
                 self.story.tell(self.now_ms, || format!("agent {which} says {} of {} ({})", update.state, update.task, update.seq));
@@ -382,7 +442,7 @@ impl World {
             Effect::Kill { task, grace_ms } => self.kill_proc(which, &task, grace_ms),
             Effect::Settled { task } => self.agents[which].procs.forget(&task),
             Effect::Say(text) => self.story.tell(self.now_ms, || format!("agent {which}: {text}")),
-            Effect::Leave(refusal) => self.judge.fail(law::LIVENESS, || format!("agent {which} was refused: {}", refusal.message)),
+            Effect::Leave(refusal) => self.agent_leaves(which, &refusal),
         }
     }
 
@@ -408,7 +468,7 @@ impl World {
     fn kill_proc(&mut self, which: usize, task: &TaskId, grace_ms: u64) {
         // Whether a member's task may end is judged where its end is ordered.
         let spared = self.judge.client_of(task).and_then(|client| self.clients.get(client)).is_some_and(ClientSite::lives);
-        if spared && !self.judge.is_revoked(task) {
+        if spared && !self.judge.may_end(task) && !self.judge.is_declared(&self.agents[which].id) {
             self.judge.fail(law::LIVES, || format!("agent {which} ends task {task}, whose framework lives and did not ask for it"));
         }
         let site = &mut self.agents[which];
@@ -436,6 +496,7 @@ impl World {
             return;
         }
         if let Some(ending) = site.procs.end(&task, self.now_ms) {
+            self.judge_unkept(which, &task);
             self.judge.ended(&task, ending.clone());
             self.story.tell(self.now_ms, || format!("agent {which}: {task} ends, {ending:?}"));
             let at_ms = self.now_ms + self.seed.below(LOCAL_MS_MAX);
@@ -444,4 +505,33 @@ impl World {
             self.agenda.enter(at_ms, Item::Local(which, run, Box::new(event)));
         }
     }
+
+    /// A task that is not to run on out of reach ended: not much later than when its agent, which was there all the time,
+    /// had been alone for too long.
+    fn judge_unkept(&mut self, which: usize, task: &TaskId) {
+        let site = &self.agents[which];
+        let Some(launch) = site.machine.as_ref().and_then(|machine| machine.launch_of(task)).filter(|launch| is_unkept(launch)) else { return };
+        let due_ms = site.answered_ms + self.plan.agent_timeout_ms;
+        let grace_ms = launch.spec.kill_grace.map_or(meso_core::agent::KILL_GRACE_MS, |grace| grace.0);
+        let was_frozen = self.frozen_ms[Site::Agent(which).index()] >= due_ms;
+        // A master of the release before does not say for how long.
+        let applies = site.is_told && !was_frozen && self.plan.older.masters == 0 && !Older::has(self.plan.older.agents, which);
+        if applies && self.now_ms > due_ms + grace_ms + UNKEPT_SLACK_MS {
+            let late_ms = self.now_ms - due_ms;
+            self.judge.fail(law::UNKEPT, || format!("task {task} ran on for {late_ms} ms on agent {which}, which was out of reach for too long"));
+        }
+    }
+}
+
+/// Whether a task is not to run on out of reach.
+fn is_unkept(launch: &Launch) -> bool {
+    launch.spec.on_unreachable == Some(OnUnreachable::Kill)
+}
+
+fn unkept_in(records: &[Record], task: &TaskId) -> bool {
+    records.iter().any(|record| match record {
+        Record::Launch { launch } => launch.task == *task && is_unkept(launch),
+        Record::Held { held } => held.launch.task == *task && is_unkept(&held.launch),
+        _ => false,
+    })
 }

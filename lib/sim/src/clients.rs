@@ -7,6 +7,7 @@ use meso_core::id::{FrameworkId, Name, Nonce, Principal, TaskId};
 use meso_core::launcher::{Config, Effect, Event, Failure, Job, Launcher};
 use meso_core::resources::{Request, parse_request};
 use meso_core::seed::Seed;
+use meso_core::task::OnUnreachable;
 use meso_core::wire::call::{Answer, Call};
 use meso_core::wire::{Refusal, RefusalCode, Span, Task};
 
@@ -158,6 +159,7 @@ impl World {
 
     pub(crate) fn client_job(&mut self, which: usize, run: u64) {
         let own_id = self.seed.below(6) == 0;
+        let unkept = self.plan.unkept && self.seed.below(2) == 0;
         let id = TaskId::fresh(self.seed.draw());
         let grace_ms = self.seed.below(4_000);
         let site = &mut self.clients[which];
@@ -169,6 +171,9 @@ impl World {
         let mut task = Task { argv: vec!["work".to_owned()], kill_grace: Some(Span(grace_ms)), ..Task::default() };
         if own_id {
             task.id = Some(id);
+        }
+        if unkept {
+            task.on_unreachable = Some(OnUnreachable::Kill);
         }
         task.set_request(&site.request);
         self.client_event(which, Event::Job(Box::new(Job { index, task })));
@@ -269,7 +274,8 @@ impl World {
 
     fn perform_client(&mut self, which: usize, effect: Effect) {
         match effect {
-            Effect::Call { no, call } => {
+            Effect::Call { no, mut call } => {
+                self.call_made(which, &mut call);
                 if let Call::Accept(accept) = &*call {
                     for one in &accept.tasks {
                         if let Some(id) = &one.task.id {
@@ -310,6 +316,7 @@ impl World {
                     TaskState::Failed => self.tally.add(Count::Failed),
                     TaskState::Killed => self.tally.add(Count::Killed),
                     TaskState::Dropped => self.tally.add(Count::Dropped),
+                    TaskState::Gone => self.tally.add(Count::Gone),
                     _ => {}
                 }
                 self.story.tell(self.now_ms, || format!("client {which}: job {index} ended, {} {} {:?}", update.task, update.state, update.reason));

@@ -32,7 +32,7 @@ impl World {
         if !self.pipes.is_empty() && self.seed.below(3) == 0 {
             return self.pipe_fault();
         }
-        match self.seed.below(12) {
+        match self.seed.below(if faults.gone { 14 } else { 12 }) {
             0 | 1 if faults.master_crash => self.crash_master(master),
             2 if faults.agent_crash => self.crash_agent(agent),
             3 if faults.reboot => self.reboot_agent(agent),
@@ -67,6 +67,7 @@ impl World {
                     }
                 }
             }
+            12 if faults.gone => self.declare_gone(agent),
             _ => {}
         }
     }

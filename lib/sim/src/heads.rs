@@ -3,6 +3,7 @@
 use meso_core::id::{FrameworkId, Nonce};
 use meso_core::offerer::{Config, Effect, End, Event, Offerer, Shows};
 use meso_core::resources::{Request, parse_request};
+use meso_core::task::OnUnreachable;
 use meso_core::wire::Wall;
 use meso_core::wire::call::{Answer, Call, Push};
 use meso_core::wire::line::Line;
@@ -32,6 +33,7 @@ impl World {
             condition: String::new(),
             revocable: false,
             failover_ms: if here.name.is_some() { FAILOVER_MS } else { 0 },
+            on_unreachable: if self.plan.unkept && pipe % 2 == 0 { Some(OnUnreachable::Kill) } else { None },
             open_max: [1, 4, 16][self.seed.below(3) as usize],
             grace_ms: 2_000,
             ordered: self.seed.below(4) > 0,

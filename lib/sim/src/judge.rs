@@ -1,9 +1,9 @@
 //! The invariants. The judge sees what really happens, which no machine does, and compares it with what is said.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use meso_core::agent::Ending;
-use meso_core::id::TaskId;
+use meso_core::id::{AgentId, TaskId};
 use meso_core::task::TaskState;
 use meso_core::wire::{Launch, LaunchId, Update};
 
@@ -31,6 +31,10 @@ pub mod law {
     pub const STATUSES: &str = "11 statuses are told until acknowledged";
     /// Only who holds more than an even part of the cluster has to make room for others.
     pub const REVOKED: &str = "12 nobody is revoked of what is its share";
+    /// Whom an operator declared gone is never taken in again, and nothing of it runs on once it knows.
+    pub const GONE: &str = "13 gone is for good";
+    /// What is not to run on out of reach does not.
+    pub const UNKEPT: &str = "14 what is not kept ends";
     /// After the faults everything comes to its end.
     pub const LIVENESS: &str = "9 everything comes to an end";
 }
@@ -56,6 +60,8 @@ struct Truth {
     kill_ordered: bool,
     /// It had to make room for others.
     revoked: bool,
+    /// It was not to run on out of reach, and its end was ordered for that.
+    unkept: bool,
     /// A final state was shown to somebody.
     final_seen: Option<TaskState>,
     /// On the agent's disk.
@@ -78,6 +84,10 @@ pub struct Judge {
     /// The numbers of the statuses on each agent's disk: all up to this one.
     written: Vec<u64>,
     obeyed: Vec<u64>,
+    /// Whom an operator asked to declare gone.
+    declared: BTreeSet<AgentId>,
+    /// Of whom somebody was told that its tasks are gone.
+    gone: BTreeSet<AgentId>,
     /// Whose log was rewritten: what was not stored by then is told as its last status only.
     rewritten: Vec<bool>,
 }
@@ -129,9 +139,51 @@ impl Judge {
             return self.fail(law::ONCE, || what);
         }
         truth.spawned = Some(launch.launch.clone());
-        if let Some(state) = truth.final_seen {
+        if let Some(state) = truth.final_seen.filter(|state| *state != TaskState::Gone) {
             self.fail(law::STATES, || format!("task {} was spawned after somebody was told that it is {state}", launch.task));
         }
+    }
+
+    /// An operator asks to declare an agent gone.
+    pub fn declare(&mut self, agent: &AgentId) {
+        self.declared.insert(agent.clone());
+    }
+
+    /// Whether an operator did.
+    pub fn is_declared(&self, agent: &AgentId) -> bool {
+        self.declared.contains(agent)
+    }
+
+    /// A leader says that tasks of an agent are gone.
+    pub fn gone_told(&mut self, agent: &AgentId) {
+        self.gone.insert(agent.clone());
+        if !self.declared.contains(agent) {
+            self.fail(law::GONE, || format!("agent {agent} is said to be gone, and nobody declared it so"));
+        }
+    }
+
+    /// A leader takes an agent in.
+    pub fn taken_in(&mut self, master: usize, agent: &AgentId) {
+        if self.gone.contains(agent) {
+            self.fail(law::GONE, || format!("master {master} takes agent {agent} in, whose tasks were told to be gone"));
+        }
+    }
+
+    /// A machine of a gone agent is given out anew, with an empty disk.
+    pub fn begins_anew(&mut self, agent: usize) {
+        (self.written[agent], self.obeyed[agent], self.rewritten[agent]) = (0, 0, false);
+    }
+
+    /// A task that is not to run on out of reach is to end for that.
+    pub fn unkept(&mut self, task: &TaskId) {
+        if let Some(truth) = self.tasks.get_mut(task) {
+            truth.unkept = true;
+        }
+    }
+
+    /// Whether a task may end though nobody of its framework asked for it.
+    pub fn may_end(&self, task: &TaskId) -> bool {
+        self.tasks.get(task).is_some_and(|truth| truth.revoked || truth.unkept)
     }
 
     /// A process ended.
@@ -226,7 +278,8 @@ impl Judge {
             return;
         }
         truth.final_seen = Some(update.state);
-        if alive {
+        // What becomes of it where nobody can see it is what nobody claims to know.
+        if alive && update.state != TaskState::Gone {
             self.fail(law::STATES, || format!("task {} runs and is said to be {} ({:?})", update.task, update.state, update.reason));
         }
     }
@@ -245,7 +298,7 @@ impl Judge {
             let alive = truth.spawned.is_some() && truth.ended.is_none() && !truth.lost;
             truth.final_seen = Some(update.state);
             let honest = honest(truth, update);
-            if alive {
+            if alive && update.state != TaskState::Gone {
                 self.fail(law::STATES, || format!("task {} runs and client {client} was told that it is {}", update.task, update.state));
             } else if let Err(why) = honest {
                 self.fail(law::TRUTH, || format!("client {client} was told {} ({:?}) of task {}: {why}", update.state, update.reason, update.task));
@@ -291,6 +344,8 @@ fn honest(truth: &Truth, update: &Update) -> Result<(), String> {
         }
     };
     match (&truth.ended, &truth.spawned) {
+        // That its agent was declared so is judged where it is said.
+        _ if update.state == TaskState::Gone => Ok(()),
         _ if truth.lost => is(TaskState::Dropped, "it went down with its machine"),
         (None, None) if update.state == TaskState::Killed && update.reason.as_deref() == Some("killed_before_start") => Ok(()),
         (None, _) => is(TaskState::Dropped, "it was never spawned"),

@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use meso_core::id::TaskId;
+use meso_core::task::TaskState;
 use meso_core::lease;
 use meso_core::master::{Effect, Event, Reply};
 use meso_core::wire::agent::{Order, Welcome};
 use meso_core::wire::call::{Answer, Call, Push};
 use meso_core::wire::{Refusal, RefusalCode};
 
+use crate::agents::UNREACHABLE;
 use crate::clients::FAILOVER_MS;
 use crate::judge::law;
 use crate::masters::MasterSite;
@@ -60,12 +62,18 @@ impl World {
                 site.reading = None;
                 site.revisions = docs.iter().map(|(key, revision, _)| (key.clone(), *revision)).collect();
                 site.since_ms = self.now_ms;
-                let registry = docs.into_iter().map(|(key, _, doc)| if key == "frameworks" { (key, self.found_registry(doc)) } else { (key, doc) }).collect();
+                let registry = docs.into_iter().map(|(key, _, doc)| if key == "frameworks" { (key, self.found_registry(doc)) } else { (key, self.found_agents(doc)) }).collect();
                 let seed = [self.seed.draw(), self.seed.draw()];
                 self.story.tell(self.now_ms, || format!("master {which} leads under epoch {epoch}"));
                 self.master_event(which, Event::Lead { epoch, seed, registry });
             }
-            Msg::Request(caller, ask) => {
+            Msg::Request(caller, mut ask) => {
+                if let Some(refusal) = self.ask_read(which, &mut ask) {
+                    if self.masters[which].machine.epoch().is_some() && self.masters[which].acts(self.now_ms).is_some() {
+                        self.reply(which, caller, refusal);
+                    }
+                    return;
+                }
                 let event = match ask {
                     Ask::Hello(mut hello) => {
                         if self.plant == Plant::TwiceTheBooks {
@@ -137,7 +145,12 @@ impl World {
         let moves = moves(&event);
         let hello = matches!(event, Event::Hello { .. });
         self.step(400 + which as u64);
+        let returns = self.returns(which, &event);
+        let event = self.as_forgotten(event);
         let effects = self.masters[which].machine.step(local_ms, event);
+        if let Some((agent, unkept)) = returns {
+            self.judge_return(which, &agent, &unkept, &effects);
+        }
         // What an event that moves nothing leaves wrong is seen at the next one that does.
         if moves && !effects.is_empty() {
             self.check_books(which, hello);
@@ -213,6 +226,9 @@ impl World {
         if self.plant == Plant::AnswerBeforeRegistry {
             effects.make_contiguous().sort_by_key(|effect| !matches!(effect, Effect::Reply { .. }));
         }
+        if self.plant == Plant::GoneBeforeRegistry {
+            effects.make_contiguous().sort_by_key(|effect| !matches!(effect, Effect::Publish(update) if update.state == TaskState::Gone));
+        }
         while let Some(effect) = effects.pop_front() {
             let Some(epoch) = self.masters[which].machine.epoch() else {
                 // A standby only answers that it is not the one to ask.
@@ -266,12 +282,20 @@ impl World {
         let run = self.masters[which].run;
         match effect {
             Effect::Registry { .. } => {}
-            Effect::Reply { caller, reply } => {
+            Effect::Reply { caller, mut reply } => {
+                self.reply_made(which, &mut reply);
                 if let Reply::Answer(Answer::Refused(refusal)) = &reply {
                     self.story.tell(self.now_ms, || format!("master {which} refuses: {:?} {}", refusal.code, refusal.message));
                 }
                 if matches!(reply, Reply::Welcome(Welcome::Welcome { .. })) {
                     self.tally.add(Count::AgentJoined);
+                    if let Some(Waiting::Hello(agent, of_run)) = self.waiting.get(&caller) {
+                        // What an earlier process asked is nothing to the one that may be another agent by now.
+                        let site = &self.agents[*agent];
+                        if site.run == *of_run {
+                            self.judge.taken_in(which, &site.id);
+                        }
+                    }
                 }
                 if let Reply::Answer(answer) = &reply {
                     if let Err(why) = self.sessions.answered((which, run, epoch), caller, answer, self.plan.faults.store_loss) {
@@ -322,6 +346,9 @@ impl World {
                     if reason == "revoked" {
                         self.judge_revocation(which, task);
                     }
+                    if reason == UNREACHABLE {
+                        self.tally.add(Count::EndedOnReturn);
+                    }
                     if reason == "framework_gone" {
                         self.judge_lapse(which, task);
                     }
@@ -338,17 +365,20 @@ impl World {
                 }
             }
             Effect::Publish(update) => {
-                if update.reason.as_deref() == Some("agent_unreachable") {
-                    self.tally.add(Count::AgentUnreachable);
-                } else {
-                    self.tally.add(Count::DroppedEarned);
+                match (update.state, &update.agent) {
+                    (TaskState::Unreachable, _) => self.tally.add(Count::AgentUnreachable),
+                    (TaskState::Gone, Some(agent)) => self.judge.gone_told(agent),
+                    _ => self.tally.add(Count::DroppedEarned),
                 }
                 self.story.tell(self.now_ms, || format!("master {which} says {} of {}: {:?}", update.state, update.task, update.reason));
                 self.send(here, Site::Bus, Msg::Store(Rc::new(*update)));
             }
             Effect::Tell(happening) => {
-                if happening.kind == "agent_back" {
-                    self.tally.add(Count::AgentBack);
+                match happening.kind.as_str() {
+                    "agent_back" => self.tally.add(Count::AgentBack),
+                    "agent_gone" => self.tally.add(Count::DeclaredGone),
+                    "agents_silent" => self.tally.add(Count::Paced),
+                    _ => {}
                 }
                 self.story.tell(self.now_ms, || format!("master {which}: {} {}", happening.kind, happening.message));
             }

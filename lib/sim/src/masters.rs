@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use meso_core::id::{MasterId, Nonce};
 use meso_core::lease::{self, Candidate, Lease, LeaseTimes, Why};
-use meso_core::master::{AgentState, Config, Effect, Event, Master};
+use meso_core::master::{AgentState, Config, Effect, Event, Master, RemovalRate};
 use meso_core::resources::Quantities;
 use meso_core::seed::Seed;
 
@@ -143,6 +143,7 @@ impl World {
         config.external = self.plan.program;
         config.agent_beat_ms = self.plan.agent_beat_ms;
         config.agent_timeout_ms = self.plan.agent_timeout_ms;
+        config.agent_removal = self.plan.removal.map(|rate| RemovalRate::parse(rate).expect("a plain rate"));
         config.offer_timeout_ms = if self.plant == Plant::OffersStay { 3_600_000 } else { self.plan.offer_ms };
         if self.plant == Plant::LapsedStays {
             config.session_timeout_ms = 3_600_000;

@@ -33,6 +33,8 @@ pub struct Faults {
     pub store_loss: bool,
     /// Processes of pipelines are killed.
     pub pipe_kill: bool,
+    /// An operator declares agents gone.
+    pub gone: bool,
 }
 
 impl Faults {
@@ -77,6 +79,31 @@ pub struct Plan {
     pub offer_ms: u64,
     /// Whether a program says who gets what, in place of the built-in policy.
     pub program: bool,
+    /// Of which tasks it is said that they are not to run on out of reach: half of those of clients, and all of pipelines
+    /// that say so for all.
+    pub unkept: bool,
+    /// The masters, agents and clients that are of the release before: a bit for each.
+    pub older: Older,
+    /// How many silent agents a leader marks unreachable in how long a time; all at once if it is not said.
+    pub removal: Option<&'static str>,
+}
+
+/// Who is of the release before, a bit for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Older {
+    /// Masters.
+    pub masters: u64,
+    /// Agents.
+    pub agents: u64,
+    /// Clients.
+    pub clients: u64,
+}
+
+impl Older {
+    /// Whether this one is.
+    pub fn has(bits: u64, which: usize) -> bool {
+        bits >> which & 1 == 1
+    }
 }
 
 impl Plan {
@@ -104,6 +131,7 @@ impl Plan {
             store: coin(3),
             store_loss: coin(8),
             pipe_kill: false,
+            gone: false,
         };
         let mut between = |low: u64, high: u64| low + draw.below(high - low + 1);
         let plan = Plan {
@@ -123,11 +151,22 @@ impl Plan {
             agent_timeout_ms: [20_000, 30_000, 75_000][between(0, 2) as usize],
             offer_ms: [3_000, 10_000, 30_000][between(0, 2) as usize],
             program: false,
+            unkept: false,
+            older: Older::default(),
+            removal: None,
         };
         let pipes = [0, 0, 1, 2][between(0, 3) as usize];
         let pipe_kill = pipes > 0 && between(0, 1) == 0;
         let program = between(0, 3) == 0;
-        Plan { pipes, program, faults: Faults { pipe_kill, ..plan.faults.clone() }, ..plan }
+        let unkept = between(0, 1) == 0;
+        let gone = between(0, 3) == 0;
+        let older = if between(0, 3) == 0 { Older { masters: between(0, 7), agents: between(0, 63), clients: between(0, 15) } } else { Older::default() };
+        let removal = [None, None, Some("20/1m"), Some("1/20s")][between(0, 3) as usize];
+        // Tasks are short, and are to be there still when their agent is out of reach for too long.
+        let (agent_beat_ms, agent_timeout_ms) = if unkept { (2_000, [7_000, 12_000, 20_000][between(0, 2) as usize]) } else { (plan.agent_beat_ms, plan.agent_timeout_ms) };
+        // With the store the word of an operator is lost as well.
+        let gone = gone && !plan.faults.store_loss;
+        Plan { pipes, program, unkept, older, removal, agent_beat_ms, agent_timeout_ms, faults: Faults { pipe_kill, gone, ..plan.faults.clone() }, ..plan }
     }
 
     /// The same machines and work with nothing going wrong.

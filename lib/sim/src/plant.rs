@@ -59,6 +59,14 @@ pub enum Plant {
     UsedUntold,
     /// A head is not told that its session is over. The end of its pipe and its next beat hold against it.
     RemovedUntold,
+    /// A leader tells that tasks are gone before the registry knows it of their agent.
+    GoneBeforeRegistry,
+    /// A new leader does not know which agents are gone.
+    GoneForgotten,
+    /// A leader does not look for tasks that were not to run on when their agent is back.
+    UnkeptForgotten,
+    /// An agent does not count for how long no leader has answered it.
+    AloneRunsOn,
     /// Nobody says that it leaves. The lease of each member holds against it.
     LeaveUnsent,
 }
@@ -89,6 +97,10 @@ impl Plant {
         (Plant::FencedSpeaks, "fenced-speaks"),
         (Plant::AcksForgotten, "acks-forgotten"),
         (Plant::StatusesSkipped, "statuses-skipped"),
+        (Plant::GoneBeforeRegistry, "gone-before-registry"),
+        (Plant::GoneForgotten, "gone-forgotten"),
+        (Plant::UnkeptForgotten, "unkept-forgotten"),
+        (Plant::AloneRunsOn, "alone-runs-on"),
     ];
 
     /// Bugs against which a second defence holds: nothing breaks while only one is planted.

@@ -111,7 +111,16 @@ counts! {
     Failed "job ended: failed",
     Killed "job ended: killed",
     Dropped "job ended: dropped",
+    Gone "job ended: gone",
     Retried "job tried again",
+    DeclaredGone "agent declared gone",
+    LeftGone "gone agent ended its tasks and itself",
+    EndedAlone "task ended by its agent, which was alone",
+    EndedOnReturn "end of a task ordered as its agent was back",
+    Paced "silent agents waited for their mark",
+    OlderAgent "agent of the release before registered",
+    OlderRefused "newer protocol refused by a master of the release before",
+    OlderSpoken "older protocol spoken to a master of the release before",
 }
 
 /// How often each was met.

@@ -61,6 +61,11 @@ impl Alone {
         self.limit_ms.filter(|_| !self.unkept.is_empty()).map(|limit_ms| self.since_ms.saturating_add(limit_ms))
     }
 
+    /// Whether it has lasted too long: then nothing that would have to end is begun either.
+    pub(super) fn is_over(&self, now_ms: u64) -> bool {
+        self.limit_ms.is_some_and(|limit_ms| self.since_ms.saturating_add(limit_ms) <= now_ms)
+    }
+
     /// The tasks that are to end now.
     pub(super) fn take_due(&mut self, now_ms: u64) -> BTreeSet<TaskId> {
         match self.due_ms() {
@@ -77,9 +82,11 @@ impl Alone {
 
 #[cfg(test)]
 mod tests {
+    use crate::agent::Effect;
     use crate::agent::testagent::{BEAT_MS, TestAgent, killed, status};
     use crate::id::TaskId;
     use crate::task::{OnUnreachable, TaskState};
+    use crate::wire::agent::Order;
 
     const TIMEOUT_MS: u64 = 60_000;
 
@@ -106,6 +113,18 @@ mod tests {
         assert_eq!(status(&effects), Some((TaskState::Killing, Some("agent_unreachable".to_owned()))));
         assert_eq!(status(&agent.end(1)), Some((TaskState::Killed, Some("agent_unreachable".to_owned()))));
         assert_eq!(killed(&agent.wait(10 * TIMEOUT_MS)), [], "it is ended once");
+    }
+
+    /// Shows that a launch which arrives when nobody has answered for too long is not begun if it is not to run on out of
+    /// reach, and another is.
+    #[test]
+    fn launched_when_alone() {
+        let mut agent = TestAgent::joined(Some(TIMEOUT_MS));
+        agent.wait(TIMEOUT_MS);
+        for (no, policy, state) in [(1, Some(OnUnreachable::Kill), Some((TaskState::Dropped, Some("agent_unreachable".to_owned())))), (2, Some(OnUnreachable::Keep), None)] {
+            let effects = agent.order(Order::Launch { launches: vec![TestAgent::launch(no, policy)] });
+            assert_eq!((status(&effects), effects.iter().any(|effect| matches!(effect, Effect::Launch(_)))), (state.clone(), state.is_none()));
+        }
     }
 
     /// Shows that an agent which was never told how long ends nothing, nor one whose next master does not say it.

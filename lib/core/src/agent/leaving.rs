@@ -6,6 +6,9 @@ use crate::wire::{PROTOCOL_MIN, Refusal, RefusalCode};
 
 /// How long an agent that is gone waits for the ends of its tasks, beyond the longest grace, milliseconds.
 pub const LEAVE_WAIT_MS: u64 = 10_000;
+/// An agent whose protocols were refused so often, all of them, ends: a refusal may be the answer to an earlier question, and
+/// a leader that is too new or too old may be on its way out.
+pub const NOT_UNDERSTOOD_MAX: u32 = 3;
 
 impl Agent {
     /// One who is refused ends, unless the master only knows an older protocol; one who is gone ends its tasks first.
@@ -14,6 +17,10 @@ impl Agent {
             RefusalCode::Version if self.speaks > PROTOCOL_MIN => {
                 self.speaks -= 1;
                 self.standing = Standing::Alone { hello_at_ms: now_ms };
+            }
+            RefusalCode::Version if self.not_understood + 1 < NOT_UNDERSTOOD_MAX => {
+                self.not_understood += 1;
+                self.retry_hello(now_ms);
             }
             RefusalCode::AgentGone => {
                 let live: Vec<(TaskId, u64)> = self.live().map(|launch| (launch.task.clone(), launch.spec.kill_grace.map_or(KILL_GRACE_MS, |grace| grace.0))).collect();
@@ -45,7 +52,7 @@ impl Agent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::Event;
+    use crate::agent::{Event, HELLO_WAIT_MS_MAX};
     use crate::agent::testagent::{TestAgent, killed, status};
     use crate::task::TaskState;
     use crate::wire::agent::{Order, Welcome};
@@ -94,8 +101,8 @@ mod tests {
         assert!(leaves(&agent.wait(1)));
     }
 
-    /// Shows that an agent speaks the older protocol to a master that knows no other, ends if that does not help either,
-    /// and begins with the newer one again when it has lost its master.
+    /// Shows that an agent speaks the older protocol to a master that knows no other, begins with the newer one again when it
+    /// has lost its master, and ends if none helps for some rounds.
     #[test]
     fn an_older_master() {
         let mut agent = TestAgent::joined(None);
@@ -105,6 +112,11 @@ mod tests {
         agent.welcomed(None);
         assert!(agent.agent.joined());
         assert_eq!(versions(&agent.alone()), [2]);
+        for _ in 1..NOT_UNDERSTOOD_MAX {
+            assert_eq!(versions(&agent.step(refused(RefusalCode::Version))), [1]);
+            assert!(!leaves(&agent.step(refused(RefusalCode::Version))));
+            assert_eq!(versions(&agent.wait(HELLO_WAIT_MS_MAX))[..1], [2]);
+        }
         assert_eq!(versions(&agent.step(refused(RefusalCode::Version))), [1]);
         assert!(leaves(&agent.step(refused(RefusalCode::Version))));
     }

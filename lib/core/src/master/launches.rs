@@ -163,6 +163,8 @@ impl Lead {
         }
         match self.agents.get(&accept.agent) {
             Some(agent) if agent.state == AgentState::Active && agent.epoch == self.epoch => gone(),
+            // What became of it there nobody will ever hear.
+            Some(agent) if agent.state == AgentState::Gone => gone(),
             _ => refused(RefusalCode::Recovering, format!("agent {} has not registered with the new leader yet", accept.agent)),
         }
     }

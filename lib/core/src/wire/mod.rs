@@ -432,3 +432,6 @@ impl Refusal {
         Refusal { code, message: message.into() }
     }
 }
+
+#[cfg(test)]
+mod tests;
