@@ -36,10 +36,13 @@ fn alone() {
     until("the one is ended", || !is_alive(goes));
     assert!(is_alive(stays), "the other runs on");
     cluster.start_master(0);
-    until("the end is told", || ends_of(&cluster) == ["goes\tkilled\tagent_unreachable", "stays\trunning\t"]);
+    let live = || cluster.tool("meso-ps", &["-o", "tsv=name,state"]).expect(0).lines();
+    until("the other is all that lives", || live() == ["stays\trunning"]);
+    assert_eq!(ends_of(&cluster), ["goes\tkilled\tagent_unreachable", "stays\trunning\t-"]);
     assert!(is_alive(stays));
     gate.open();
-    until("the other ends by itself", || ends_of(&cluster) == ["goes\tkilled\tagent_unreachable", "stays\tfinished\t"]);
+    until("the other ends by itself", || live().is_empty());
+    assert_eq!(ends_of(&cluster), ["goes\tkilled\tagent_unreachable", "stays\tfinished\t-"]);
     assert_eq!(cluster.lines_of("pids").len(), 2, "each ran once");
 }
 
