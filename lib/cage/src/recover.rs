@@ -105,7 +105,8 @@ impl Cage {
         }
         match pidfd {
             Some((pid, Ok(pidfd))) => Ok(Some(Container::found(id.to_owned(), dir, pid, pidfd))),
-            Some((_, Err(_))) => Err(CageError::Ended { id: id.to_owned() }),
+            Some((_, Err(e))) if e.raw_os_error() == Some(libc::ESRCH) => Err(CageError::Ended { id: id.to_owned() }),
+            Some((_, Err(e))) => Err(CageError::file("open the supervisor of", spec, e)),
             None => Ok(None),
         }
     }
