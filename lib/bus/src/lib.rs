@@ -7,6 +7,7 @@
 mod api;
 mod bus;
 mod checkup;
+mod creds;
 pub mod driver;
 mod error;
 mod event;

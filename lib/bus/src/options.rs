@@ -8,6 +8,7 @@ use meso_core::id::Name;
 
 use crate::BusError;
 use crate::bus::SERVER_MS;
+use crate::creds::Creds;
 
 /// Messages that one subscription holds for its reader at most; more are dropped, and told
 pub const SUBSCRIPTION_MESSAGES_MAX: usize = 65_536;
@@ -133,10 +134,9 @@ impl BusOptions {
             options = options.nkey(seed.trim().to_owned());
         }
         if let Some(path) = &self.creds {
-            let creds = read_secret(path)?;
-            options = options.credentials(&creds).map_err(|_| BusError::Credentials {
-                why: format!("{} holds no JWT and seed", path.display()),
-            })?;
+            let creds = Creds::parse(&read_secret(path)?);
+            let creds = creds.ok_or_else(|| BusError::Credentials { why: format!("{} holds no JWT and seed", path.display()) })?;
+            options = creds.log_in(options);
         }
         if let Some(path) = &self.ca {
             options = options.add_root_certificates(path.clone());
