@@ -121,6 +121,7 @@ pub async fn run_on(args: Args, plan: Plan) -> Result<Exit, Failure> {
     let leader = Leader::connect(&plan.access).await?;
     let mut offers = Offers::open(&args, leader.clone()).await?;
     let deadline = plan.start_deadline_ms.map(Duration::from_millis);
+    let mut absence = Absence::of(&leader, args.quiet);
     let (seat, first) = loop {
         tokio::select! {
             biased;
@@ -135,6 +136,7 @@ pub async fn run_on(args: Args, plan: Plan) -> Result<Exit, Failure> {
                 }
                 None => return Err(no_offer()),
             },
+            gone = absence.over(false) => return Err(gone),
             () = sleep(deadline.unwrap_or(Duration::MAX)), if deadline.is_some() => return Err(Failure::not_now("no offer came by the start deadline").hint("meso-ps agents shows what is free")),
         }
     };

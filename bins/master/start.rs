@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use meso_bus::lease::{Leadership, LeadershipOptions, Standing};
-use meso_bus::{Bus, inbox_of};
+use meso_bus::{Bus, BusEvent, inbox_of};
 use meso_cli::{Exit, Failure, VERSION, complain, host_name, io_text};
 use meso_core::duration::parse_duration;
 use meso_core::id::{MasterId, Nonce};
@@ -72,6 +72,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     };
     complain(&format!("master {master} stands by"));
     tell_presence(leadership.bus().clone(), &master, &host);
+    say_absences(leadership.bus());
     tokio::select! {
         () = terms(&term, &leadership) => {}
         () = asked => {}
@@ -127,6 +128,22 @@ fn tell_presence(bus: Bus, master: &MasterId, host: &str) {
     });
 }
 
+/// Says when the bus goes away, which is waited for, and when it is back.
+fn say_absences(bus: &Bus) {
+    let mut events = bus.events();
+    tokio::task::spawn_local(async move {
+        let mut is_away = false;
+        while let Some(event) = events.next().await {
+            match event {
+                BusEvent::Disconnected if !is_away => complain("the bus is away; tasks run on, and nothing is launched until it is back"),
+                BusEvent::Connected if is_away => complain("the bus is back"),
+                _ => continue,
+            }
+            is_away = !is_away;
+        }
+    });
+}
+
 /// Ready when the process is asked to end.
 fn asked_to_end() -> Result<impl Future<Output = ()>, Failure> {
     let cannot = |error: std::io::Error| Failure::failed(format!("cannot listen for signals: {}", io_text(&error)));
@@ -160,4 +177,22 @@ pub fn random() -> Result<u64, Failure> {
     let mut bytes = [0u8; 8];
     getrandom::fill(&mut bytes).map_err(|error| Failure::failed(format!("the system gives no random numbers: {error}")))?;
     Ok(u64::from_le_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    /// Shows the times of the lease: with one server short ones, with several such as outlast an election among them.
+    #[test]
+    fn times_of_the_lease() {
+        let times = |words: &[&str]| {
+            let args = Args::try_parse_from(["meso-master"].iter().chain(words)).expect("they are flags");
+            lease_times(&args).expect("they are times")
+        };
+        assert_eq!(times(&[]), LeaseTimes::new(6_000, 1_000, 4_000).expect("times"));
+        assert_eq!(times(&["--replicas", "3"]), LeaseTimes::new(12_000, 1_000, 10_000).expect("times"));
+        assert_eq!(times(&["--replicas", "3", "--lease", "4s"]), LeaseTimes::new(4_000, 500, 2_000).expect("times"));
+    }
 }

@@ -1,6 +1,6 @@
 //! The connection: requests, publishing, subscriptions, and a close that really delivers
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -118,6 +118,7 @@ impl Bus {
         let on_event = Arc::clone(&shared);
         let on_connect = Arc::clone(&shared);
         let attempts = AtomicU64::new(0);
+        let tried = Mutex::new(None);
         let client = options
             .connect_options()?
             .event_callback(move |event| {
@@ -128,13 +129,14 @@ impl Bus {
             // first connection, more than a millisecond of every short command.
             .reconnect_to_server_callback(move |servers, _| {
                 let again = attempts.fetch_add(1, Ordering::Relaxed) > 0;
+                let server = choose(servers, &mut tried.lock().unwrap_or_else(PoisonError::into_inner));
                 let over = on_connect.retired.load(Ordering::Acquire) || (again && !on_connect.reconnect);
                 async move {
                     if over {
                         // There is no way to tell the client to give up; never answering is one.
                         std::future::pending::<()>().await;
                     }
-                    choose(servers)
+                    server
                 }
             })
             .connect(servers)
@@ -506,13 +508,15 @@ fn check(subject: &str, bytes: usize) -> Result<(), BusError> {
     Ok(())
 }
 
-/// The server that failed least; the client keeps our order, so the first of equals was put first.
-fn choose(servers: Vec<Server>) -> Option<ReconnectToServer> {
-    let server = servers.into_iter().min_by_key(|server| server.failed_attempts)?;
+/// The server that failed least, but rather another than the one that was tried last: it may stand still, and has not failed by that.
+/// The client keeps our order, so the first of equals was put first.
+fn choose(servers: Vec<Server>, tried: &mut Option<ServerAddr>) -> Option<ReconnectToServer> {
+    let server = servers.into_iter().min_by_key(|server| (server.failed_attempts, tried.as_ref() == Some(&server.addr)))?;
     let delay = match server.failed_attempts {
         0 => Duration::ZERO,
         failures => Duration::from_millis(backoff_ms(failures)),
     };
+    *tried = Some(server.addr.clone());
     Some(ReconnectToServer { addr: server.addr, delay: Some(delay) })
 }
 

@@ -5,7 +5,7 @@ use meso_bus::{Leadership, LeadershipOptions, Standing, inbox_of};
 use meso_core::id::{MasterId, Nonce};
 use meso_core::lease::{Candidate, LeaseTimes};
 
-use crate::{PATIENCE, daemon_options, eventually, server};
+use crate::{PATIENCE, connect, daemon_options, eventually, options, server};
 
 /// Short enough for a test, and the margin is kept
 fn times() -> LeaseTimes {
@@ -155,4 +155,21 @@ async fn succession() {
         epoch = led;
         assert!(leader.release().await);
     }
+}
+
+/// A lease is renewed without the servers' API, which is away while they elect who leads them.
+#[tokio::test]
+async fn renewals_need_no_api() {
+    let server = server();
+    let leading = stand(&server, 1).await;
+    leads_above(&leading, 0).await;
+    let spy = connect(&options(&server, "spy")).await;
+    let mut asked = spy.subscribe("$JS.API.>").await.expect("whoever may see all");
+    spy.settle(PATIENCE).await.expect("it listens");
+    let mut standing = leading.standing();
+    for _ in 0..6 {
+        standing.changed().await.expect("it is renewed");
+    }
+    let heard = tokio::time::timeout(Duration::ZERO, asked.next()).await.ok().flatten().map(|message| message.subject);
+    assert_eq!(heard, None);
 }
