@@ -11,7 +11,8 @@ pub enum Plant {
     NoSync,
     /// An agent forgets in a restart which epoch it obeyed.
     ForgetEpoch,
-    /// An agent obeys commands of a former leader. That leader's self-stop holds against it.
+    /// An agent obeys commands of a former leader. That leader's self-stop holds against it, but for what it had said while
+    /// it was cut off and its connection says later.
     NoFence,
     /// An agent spawns a launch again when it is repeated.
     SpawnRepeated,
@@ -104,7 +105,10 @@ impl Plant {
     ];
 
     /// Bugs against which a second defence holds: nothing breaks while only one is planted.
-    pub const HELD: &[(Plant, &str)] = &[(Plant::NoFence, "no-fence"), (Plant::TwiceTheBooks, "twice-the-books"), (Plant::UsedUntold, "used-untold"), (Plant::RemovedUntold, "removed-untold"), (Plant::LeaveUnsent, "leave-unsent")];
+    pub const HELD: &[(Plant, &str)] = &[(Plant::TwiceTheBooks, "twice-the-books"), (Plant::UsedUntold, "used-untold"), (Plant::RemovedUntold, "removed-untold"), (Plant::LeaveUnsent, "leave-unsent")];
+
+    /// Bugs against which a second defence holds nearly always: a run of some thousand seeds finds them.
+    pub const RARE: &[(Plant, &str)] = &[(Plant::NoFence, "no-fence")];
 
     /// Whether leaders go on after their lease.
     pub fn goes_on(self) -> bool {
@@ -118,6 +122,6 @@ impl Plant {
 
     /// Reads the word of a bug.
     pub fn parse(word: &str) -> Option<Plant> {
-        Plant::ALL.iter().chain(Plant::HELD).find(|(_, name)| *name == word).map(|(plant, _)| *plant)
+        Plant::ALL.iter().chain(Plant::HELD).chain(Plant::RARE).find(|(_, name)| *name == word).map(|(plant, _)| *plant)
     }
 }

@@ -98,8 +98,8 @@ fn found(plant: Plant, word: &'static str) -> (&'static str, Option<(u64, &'stat
     (word, first)
 }
 
-/// Shows that where there are two defences the second is enough: lifting the fence harms nobody while leaders stop by
-/// themselves and launches are numbered, and wrong books harm nobody while agents admit what fits.
+/// Shows that where there are two defences the second is enough: wrong books harm nobody while agents admit what fits, and
+/// what a head is not told it finds out by itself.
 #[test]
 fn second_defences_hold() {
     for (plant, word) in Plant::HELD {
