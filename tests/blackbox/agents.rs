@@ -124,6 +124,24 @@ fn no_descriptors_left() {
     cluster.expect_all_alive();
 }
 
+/// Shows that a task of which an agent knows nothing any more, its log being gone, is ended, and that the agent serves under a new id.
+#[test]
+fn a_lost_log() {
+    let mut cluster = Cluster::start();
+    let pids = cluster.text_path("pids");
+    let _run = cluster.launching(&["-c", &format!("echo $$ >>{pids}; exec sleep 1000")]);
+    until("it runs", || cluster.lines_of("pids").len() == 1);
+    let task: u32 = cluster.lines_of("pids")[0].parse().expect("a number");
+    let id = cluster.tool("meso-ps", &["agents", "-q"]).text();
+    cluster.kill_agent(0);
+    std::fs::remove_file(cluster.work_dir(0).join("journal")).expect("it is ours");
+    cluster.start_agent(0);
+    until("it says so", || cluster.agent_log(0).contains("removed 1 containers that belonged to nobody"));
+    assert!(!is_alive(task));
+    until("another one serves", || cluster.tool("meso-ps", &["agents", "-q"]).lines().iter().any(|line| *line != id.trim()));
+    cluster.launch(&["--", "true"]).expect(0);
+}
+
 /// Shows that what ended tasks left is removed after its time, whatever they made of it, and nothing beside it.
 #[test]
 fn collected() {

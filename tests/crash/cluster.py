@@ -125,6 +125,10 @@ class Agent:
     def said(self):
         return self.log_path.read_text(encoding="utf-8", errors="replace") if self.log_path.exists() else ""
 
+    def journal(self):
+        """What its log says"""
+        return (self.work_dir / "journal").read_text(encoding="utf-8", errors="replace")
+
     def is_active(self):
         hosts = self.cluster.tool("meso-ps", "agents", "--state", "active", "-o", "tsv=host").stdout.split()
         return self.host in hosts
