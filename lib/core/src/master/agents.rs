@@ -442,8 +442,36 @@ impl Lead {
 #[cfg(test)]
 mod tests {
     use crate::id::Name;
-    use crate::master::testcluster::{Cluster, framework};
+    use crate::master::Event;
+    use crate::master::testcluster::{Cluster, EPOCH, agent, framework, nonce};
+    use crate::wire::agent::Beat;
     use crate::wire::call::Answer;
+
+    /// Shows that an agent which takes no tasks is offered to nobody, that what was offered of it is taken back at once, and
+    /// that it is offered again when it says so, or when it registers anew.
+    #[test]
+    fn closed_for_a_while() {
+        let mut cluster = Cluster::new();
+        cluster.join(1, "cpus=4,mem=1G");
+        cluster.subscribe(1, "default");
+        cluster.demand(1, "cpus=1", 4);
+        let mut say = |cluster: &mut Cluster, closed: Option<&str>| {
+            let beat = Beat { agent: agent(1), incarnation: nonce(1), epoch: EPOCH, status_seq: 0, lent: None, closed: closed.map(str::to_owned) };
+            cluster.step(Event::Beat { caller: 4, beat });
+            cluster.allocate();
+            cluster.offers[&framework(1)].len()
+        };
+        assert_eq!(say(&mut cluster, None), 1);
+        assert_eq!(say(&mut cluster, Some("agent_disk")), 0);
+        assert_eq!(say(&mut cluster, Some("agent_disk")), 0);
+        assert_eq!(say(&mut cluster, None), 1);
+        assert_eq!(say(&mut cluster, Some("agent_disk")), 0);
+        cluster.join(1, "cpus=4,mem=1G");
+        cluster.allocate();
+        assert_eq!(cluster.offers[&framework(1)].len(), 1);
+        let told: Vec<&str> = cluster.happened.iter().map(String::as_str).filter(|kind| ["agent_closed", "agent_open"].contains(kind)).collect();
+        assert_eq!(told, ["agent_closed", "agent_open", "agent_closed"]);
+    }
 
     /// Shows that a name whose registry was lost is found again with the tasks that tell of it, and that it stays with
     /// whoever took it before they were told.
