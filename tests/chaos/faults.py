@@ -418,11 +418,11 @@ def agent_gone(world, rng):
     daemon.strike(signal.SIGKILL, hold=True)
     daemon.excused = True
     code = None
-    for _ in range(8):
+    for _ in range(3):
         # Refused as long as it may come back.
-        world.until(lambda: any(row["host"] == name and row["state"] == "unreachable" for row in world.rows("agents") or ()), AGENT_TIMEOUT_S * 4)
+        world.until(lambda: any(row["host"] == name and row["state"] == "unreachable" for row in world.rows("agents") or ()), AGENT_TIMEOUT_S * 2)
         boxes = sorted(world.running(name))
-        code, _ = world.tool("meso-kill", "-q", "--gone", name, timeout=60)
+        code, _ = world.tool("meso-kill", "-q", "--gone", name, timeout=20)
         if code == 0:
             break
         time.sleep(2)

@@ -8,8 +8,6 @@ import time
 from processes import kill_quietly
 
 WITNESS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "witness.sh")
-# A client that has not come to its end by then is killed, and that is told as it is.
-OP_S_MAX = 300
 STEADY = 3
 # How long the tasks of a framework live on that nobody resumes.
 FAILOVER_S = 8
@@ -66,9 +64,9 @@ class Operation:
     def _finish(self):
         """Waits for the last stage, then for the others, which have little reason to stay."""
         try:
-            code = self.stages[-1].wait(OP_S_MAX)
+            code = self.stages[-1].wait(self.load.patience_s)
         except subprocess.TimeoutExpired:
-            self.load.history.add("hung", op=self.op)
+            self.load.history.add("hung", op=self.op, frameworks=self.cluster.rows("frameworks"), agents=self.cluster.rows("agents"), offers=self.cluster.rows("offers"))
             self.by_harness = True
             self.stages[-1].kill()
             code = self.stages[-1].wait()
@@ -96,8 +94,9 @@ class Operation:
 class Load:
     """The people: threads that each do one thing after the other until they are told to stop."""
 
-    def __init__(self, cluster, seed, count):
-        self.cluster, self.history, self.seed = cluster, cluster.history, seed
+    def __init__(self, cluster, seed, count, patience_s):
+        """A client that has not come to its end within the patience is killed, and that is told as it is."""
+        self.cluster, self.history, self.seed, self.patience_s = cluster, cluster.history, seed, patience_s
         self.stop = threading.Event()
         self.live = []
         self.lock = threading.Lock()
