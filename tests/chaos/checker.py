@@ -20,6 +20,8 @@ AFTER = {
 NOT_DONE = {69, 75, 77, 125}
 # The clock that tasks read has hundredths of a second, and a status is stamped after what it tells.
 SLACK_S = 0.15
+# How much earlier than it is an agent may say that it is.
+STAMP_S = 1
 # How much of a finding's evidence is told.
 EVIDENCE_MAX = 4
 # How often a task may be run again: the default of --retries-lost, and the first time.
@@ -101,6 +103,11 @@ class Facts:
             if what not in seen:
                 seen.add(what)
                 self.statuses[key].append(line)
+        self.seen = {}
+        for line in run.statuses:
+            if line.get("meso") == "update/1" and "seen" in line:
+                key = (line["task"], line["seq"], line["state"])
+                self.seen[key] = min(line["seen"], self.seen.get(key, line["seen"]))
         self.last = {}
         for key, lines in self.statuses.items():
             final = [line for line in lines if line["state"] in FINAL]
@@ -113,6 +120,10 @@ class Facts:
     def at(self, status):
         """When a status was made, on the clock of the history."""
         return (status["ts_ms"] - self.raw.run["wall_minus_uptime_ms"]) / 1000
+
+    def latest(self, status):
+        """Until when it must have been made: an agent that has just started may believe that it is somewhat earlier."""
+        return min(self.at(status) + STAMP_S, self.seen.get((status["task"], status["seq"], status["state"]), float("inf")))
 
     def run_of(self, box):
         """From when to when a box was seen to run."""
@@ -215,9 +226,9 @@ def final_is_final(facts):
         final = facts.last.get(lines[0]["task"])
         if final is None or final["state"] == "gone":
             continue
-        late = [line for line in lines if line["t"] > facts.at(final) + SLACK_S]
+        late = [line for line in lines if line["t"] > facts.latest(final) + SLACK_S]
         if late:
-            yield finding("S6", f"{lines[0]['task']} was {final['state']} at {facts.at(final):.2f} s and ran on until {late[-1]['t']:.2f} s", final, late[-1])
+            yield finding("S6", f"{lines[0]['task']} was {final['state']} at {facts.latest(final):.2f} s and ran on until {late[-1]['t']:.2f} s", final, late[-1])
         if final["state"] == "dropped" and not final.get("started_ms"):
             yield finding("S6", f"{lines[0]['task']} was dropped as if it had never run, but it ran", final, lines[0])
 
@@ -409,7 +420,7 @@ def survives(facts):
             final = facts.last.get(task)
             if final is None or box[1] in facts.excused:
                 continue
-            if facts.released is None or facts.at(final) < facts.released - SLACK_S:
+            if facts.released is None or facts.latest(final) < facts.released - SLACK_S:
                 yield finding("LIVE", f"{task} of {op} was to live, and was {final['state']} ({final.get('reason')}) at {facts.at(final):.2f} s", final)
             elif final["state"] != "finished":
                 yield finding("LIVE", f"{task} of {op} was let go and was {final['state']} ({final.get('reason')}) in place of finished", final)
@@ -421,7 +432,7 @@ def orphans_wait(facts):
             continue
         for box in facts.boxes_of(op):
             final = facts.last.get(facts.by_box[box][0]["task"])
-            if final and final.get("reason") == "framework_gone" and facts.at(final) < facts.ends[op]["t"] + begun["failover_s"] - SLACK_S:
+            if final and final.get("reason") == "framework_gone" and facts.latest(final) < facts.ends[op]["t"] + begun["failover_s"] - SLACK_S:
                 yield finding("L7", f"{final['task']} of {op} was {final['state']} {facts.at(final) - facts.ends[op]['t']:.1f} s after its framework went, which had {begun['failover_s']} s to come back", final)
 
 
