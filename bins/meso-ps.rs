@@ -62,7 +62,7 @@ impl What {
     fn states(self) -> Vec<&'static str> {
         match self {
             What::Tasks => TaskState::ALL.iter().filter(|state| **state != TaskState::Unknown).map(|state| state.word()).collect(),
-            What::Agents => vec!["active", "recovering", "unreachable"],
+            What::Agents => vec!["active", "recovering", "unreachable", "gone"],
             What::Masters => vec!["leading", "standby"],
             What::Frameworks => vec!["connected", "disconnected"],
             What::Offers | What::Roles | What::Snapshot => vec![],

@@ -22,7 +22,9 @@ const NEED_LEADER: [&str; 6] = ["agents", "unreachable", "recovering", "stale", 
 pub fn look(rows: Option<&Rows>, beat_ms: u64, report: &mut Report) -> Result<(), Failure> {
     match rows {
         Some(rows) => {
-            report.tell(of_agents(&rows.agents, beat_ms))?;
+            // Those that are gone for good are nobody's trouble any more.
+            let agents: Vec<AgentRow> = rows.agents.iter().filter(|agent| agent.state != "gone").cloned().collect();
+            report.tell(of_agents(&agents, beat_ms))?;
             report.tell([of_offers(&rows.offers)])
         }
         None => report.tell(NEED_LEADER.map(|check| Finding::skip(check, "no master answers"))),
@@ -52,7 +54,7 @@ fn of_agents(agents: &[AgentRow], beat_ms: u64) -> Vec<Finding> {
     let stale_what = format!("silent for more than {BEATS_MAX} beats of {} ms", beat_ms);
     vec![
         here,
-        some("unreachable", &in_state(agents, "unreachable"), "none", "not heard of, and offered to nobody", start),
+        some("unreachable", &in_state(agents, "unreachable"), "none", "not heard of, and offered to nobody", &format!("{start}; meso-kill --gone, for one that will not come back")),
         some("recovering", &in_state(agents, "recovering"), "none", "not back yet under this leader", start),
         some("stale", &stale, "none", &stale_what, "the log of meso-agent there, and uptime: is that machine stopped or overloaded?"),
         some("overcommitted", &over, "none", "tasks and offers hold more than there is", "meso-ps tasks, and meso-kill what is too much; then tell of it: the books are wrong"),
