@@ -23,6 +23,8 @@ const FAILED_WITHIN: Duration = Duration::from_secs(2);
 /// Pause before the next term after one that failed; it doubles with each that follows.
 const FAILED_PAUSE: Duration = Duration::from_millis(200);
 const FAILED_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// What keeps the lease from being written is said once it lasts so long: the servers' own elections are soon over.
+const TROUBLE_AFTER: Duration = Duration::from_secs(10);
 /// How often a master says that it is there.
 const PRESENCE_EVERY: Duration = Duration::from_secs(3);
 
@@ -73,6 +75,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     complain(&format!("master {master} stands by"));
     tell_presence(leadership.bus().clone(), &master, &host);
     say_absences(leadership.bus());
+    say_trouble(&leadership);
     tokio::select! {
         () = terms(&term, &leadership) => {}
         () = asked => {}
@@ -140,6 +143,25 @@ fn say_absences(bus: &Bus) {
                 _ => continue,
             }
             is_away = !is_away;
+        }
+    });
+}
+
+/// Says when the bus is there and does not take the lease: then nobody leads, and nobody else would know why.
+fn say_trouble(leadership: &Leadership) {
+    let (bus, mut trouble) = (leadership.bus().clone(), leadership.trouble());
+    tokio::task::spawn_local(async move {
+        while trouble.wait_for(Option::is_some).await.is_ok() {
+            if tokio::time::timeout(TROUBLE_AFTER, trouble.wait_for(Option::is_none)).await.is_ok() {
+                continue;
+            }
+            let why = trouble.borrow().as_ref().filter(|_| bus.is_connected()).map(ToString::to_string);
+            if let Some(why) = &why {
+                complain(&format!("the bus does not take the lease: {why}; if its disk was full, it has to be started again once there is room"));
+            }
+            if trouble.wait_for(Option::is_none).await.is_ok() && why.is_some() {
+                complain("the bus takes the lease again");
+            }
         }
     });
 }

@@ -131,30 +131,40 @@ fn a_bus_with_a_damaged_store() {
     cluster.expect_all_alive();
 }
 
-/// A file system of its own, as large as one says; unmounted when dropped.
+/// A file system of its own; unmounted when dropped.
 struct Disk {
     dir: tempfile::TempDir,
 }
 
 impl Disk {
+    /// JetStream gives out three quarters of what it finds, and what we ask it to keep is 1.8 GB at most; it is memory only once it is used.
+    const SIZE: &str = "8g";
+
     /// None if we may not mount.
-    fn new(size: &str) -> Option<Disk> {
+    fn new() -> Option<Disk> {
         let disk = Disk { dir: tempfile::Builder::new().prefix("meso-disk-").tempdir().expect("a temporary directory") };
-        disk.mount(&format!("size={size}")).then_some(disk)
+        disk.mount(&format!("size={}", Disk::SIZE)).then_some(disk)
     }
 
     fn mount(&self, options: &str) -> bool {
         Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(self.dir.path()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     }
 
-    /// Leaves no room at all, or some again.
+    /// Leaves no room at all, or all of it again.
     fn fill(&self, is_full: bool) {
-        let (filler, block) = (self.dir.path().join("filler"), vec![1; 1 << 20]);
+        let filler = self.dir.path().join("filler");
         if !is_full {
+            assert!(self.mount(&format!("remount,size={}", Disk::SIZE)));
             return fs::remove_file(filler).expect("it was made");
         }
+        // As large as what is there by then, which grows meanwhile.
+        until("it has become as small as what it holds", || {
+            let told = Command::new("du").arg("-sk").arg(self.dir.path()).output().expect("coreutils are there");
+            let used: u64 = String::from_utf8_lossy(&told.stdout).split_whitespace().next().and_then(|used| used.parse().ok()).expect("du says it");
+            self.mount(&format!("remount,size={}k", used + 16))
+        });
         let mut file = File::create(filler).expect("it is ours");
-        while file.write_all(&block).is_ok() {}
+        while file.write_all(&[1; 1024]).is_ok() {}
     }
 }
 
@@ -167,8 +177,7 @@ impl Drop for Disk {
 /// Shows that a bus whose disk is full stops what would be launched and nothing that runs, and that all goes on once it has room and is started again.
 #[test]
 fn a_bus_without_room() {
-    // JetStream gives out three quarters of what it finds, and what we ask it to keep is 1.8 GB at most.
-    let Some(disk) = Disk::new("3g") else { return eprintln!("left out: only root may mount") };
+    let Some(disk) = Disk::new() else { return eprintln!("left out: only root may mount") };
     let bus = ServerSpec { store: Some(disk.dir.path().join("store")), ..ServerSpec::default() };
     let mut cluster = Cluster::with(Shape { bus, ..Shape::default() });
     let mut gate = crate::cluster::Gate::new(&cluster, "gate");
@@ -177,7 +186,7 @@ fn a_bus_without_room() {
     let run = load(&cluster);
     until_ran(&cluster, 40);
     disk.fill(true);
-    thread::sleep(Duration::from_secs(3));
+    until("the master says so", || cluster.logs().contains("the bus does not take the lease"));
     disk.fill(false);
     cluster.bus.restart().expect("it starts again");
     expect_each_once_beside(&cluster, run);

@@ -3,6 +3,7 @@
 //! It has a connection of its own, so that no queue of the master's can delay a renewal, and so that
 //! a term that ends can drop its connection with all that still waits in it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,6 +59,7 @@ pub enum Standing {
 pub struct Leadership {
     standing: watch::Receiver<Standing>,
     holder: watch::Receiver<Option<(MasterId, u64)>>,
+    trouble: watch::Receiver<Option<BusError>>,
     calls: mpsc::Sender<Call>,
     bus: Bus,
     running: JoinHandle<()>,
@@ -105,6 +107,7 @@ impl Leadership {
         }
         let (standing_to, standing) = watch::channel(Standing::Standby);
         let (holder_to, holder) = watch::channel(None);
+        let (trouble_to, trouble) = watch::channel(None);
         let (calls_to, calls) = mpsc::channel(WAITING_MAX);
         let pings = bus.subscribe(&bus.subjects().lease_ping(&options.candidate.id)).await?;
         let record = store.lease();
@@ -126,9 +129,10 @@ impl Leadership {
             calls_to: calls_to.downgrade(),
             standing: standing_to,
             holder: holder_to,
+            trouble: Arc::new(trouble_to),
         };
         let running = tokio::spawn(driver.run(calls));
-        Ok(Leadership { standing, holder, calls: calls_to, bus, running })
+        Ok(Leadership { standing, holder, trouble, calls: calls_to, bus, running })
     }
 
     /// What we are, now and whenever it changes; each renewal is a change
@@ -139,6 +143,11 @@ impl Leadership {
     /// Who else was last seen to lead, and under which epoch
     pub fn holder(&self) -> watch::Receiver<Option<(MasterId, u64)>> {
         self.holder.clone()
+    }
+
+    /// Why the record could not be written last, if it could not
+    pub fn trouble(&self) -> watch::Receiver<Option<BusError>> {
+        self.trouble.clone()
     }
 
     /// The lease's own connection, for its events
@@ -198,6 +207,7 @@ struct Driver {
     calls_to: mpsc::WeakSender<Call>,
     standing: watch::Sender<Standing>,
     holder: watch::Sender<Option<(MasterId, u64)>>,
+    trouble: Arc<watch::Sender<Option<BusError>>>,
 }
 
 impl Driver {
@@ -284,9 +294,16 @@ impl Driver {
                 });
             }
             Effect::Cas { attempt, expect, record } => {
-                let (bucket, limit) = (self.record.clone(), self.store_limit());
+                let (bucket, limit, trouble) = (self.record.clone(), self.store_limit(), Arc::clone(&self.trouble));
                 self.spawn(async move {
-                    match bucket.put_within(KEY, Bytes::from(record.encode()), expect, limit).await {
+                    let written = bucket.put_within(KEY, Bytes::from(record.encode()), expect, limit).await;
+                    let why = written.as_ref().err().filter(|error| !matches!(error, BusError::WrongRevision { .. }));
+                    trouble.send_if_modified(|known| {
+                        let is_news = known.is_some() != why.is_some();
+                        *known = why.cloned();
+                        is_news
+                    });
+                    match written {
                         Ok(revision) => Event::CasDone { attempt, revision },
                         Err(BusError::WrongRevision { .. }) => Event::CasRefused { attempt },
                         Err(_) => Event::CasUnknown { attempt },
