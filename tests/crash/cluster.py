@@ -112,6 +112,8 @@ class Agent:
         cluster.agents.append(self)
 
     def start(self, **environment):
+        # One that never came so far as to be followed is still there.
+        self.kill()
         command = [str(BINS / "meso-agent"), "--work-dir", str(self.work_dir), "--host", self.host, *self.args]
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(command, env=self.cluster.environment(**environment), cwd=self.dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
