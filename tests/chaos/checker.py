@@ -91,28 +91,24 @@ class Facts:
         for box, lines in self.by_box.items():
             first = lines[0]
             self.attempts[(first["op"], first["index"])][first["attempt"]].append(box)
-        # The statuses of a task by the launch they are of, each once, as they came.
+        # The statuses of a task, each once, as they came. The leader's own words name no launch: a task is launched once.
         self.statuses = defaultdict(list)
-        seen = set()
-        for line in run.statuses:
-            if line.get("meso") != "update/1":
-                continue
-            launch = line.get("launch") or {}
-            key = (line["task"], launch.get("epoch"), launch.get("offer"), launch.get("index"))
-            what = (key, line["seq"], line["state"], line.get("exit"), line.get("signal"))
-            if what not in seen:
-                seen.add(what)
-                self.statuses[key].append(line)
+        told = set()
+        for line in sorted((line for line in run.statuses if line.get("meso") == "update/1"), key=lambda line: line.get("seen", 0)):
+            what = (line["task"], line["seq"], line["state"], line.get("exit"), line.get("signal"))
+            if what not in told:
+                told.add(what)
+                self.statuses[line["task"]].append(line)
         self.seen = {}
         for line in run.statuses:
             if line.get("meso") == "update/1" and "seen" in line:
                 key = (line["task"], line["seq"], line["state"])
                 self.seen[key] = min(line["seen"], self.seen.get(key, line["seen"]))
         self.last = {}
-        for key, lines in self.statuses.items():
+        for task, lines in self.statuses.items():
             final = [line for line in lines if line["state"] in FINAL]
             if final:
-                self.last[key[0]] = final[0]
+                self.last[task] = final[0]
         for line in run.final:
             if line.get("final") and line["task"] not in self.last:
                 self.last[line["task"]] = line
@@ -211,7 +207,7 @@ def fits(facts):
 
 
 def final_is_final(facts):
-    for (task, *_), lines in facts.statuses.items():
+    for task, lines in facts.statuses.items():
         finals = [line for line in lines if line["state"] in FINAL]
         if any(line["state"] == "gone" for line in finals):
             # The word of an operator, who does not wait for that of the agent.
@@ -239,7 +235,7 @@ def by_leader(status):
 
 
 def in_order(facts):
-    for (task, *_), lines in facts.statuses.items():
+    for task, lines in facts.statuses.items():
         states = {}
         for line in sorted((line for line in lines if not by_leader(line)), key=lambda line: line["seq"]):
             other = states.setdefault(line["seq"], line)

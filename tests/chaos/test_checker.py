@@ -264,6 +264,11 @@ def a_task_ends_in_two_ways(story):
 
 
 @wrong("S6", plain)
+def a_leader_says_otherwise_than_the_agent_did(story):
+    story.status(5, "task_a", 1, "dropped", launch=None)
+
+
+@wrong("S6", plain)
 def a_task_lives_again(story):
     story.status(2.5, "task_a", 3, "running")
 
