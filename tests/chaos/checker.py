@@ -20,8 +20,8 @@ AFTER = {
 NOT_DONE = {69, 75, 77, 125}
 # The clock that tasks read has hundredths of a second, and a status is stamped after what it tells.
 SLACK_S = 0.15
-# How much earlier than it is an agent may say that it is.
-STAMP_S = 1
+# How much earlier than it is an agent may say that it is: its time is for display, and put right every ten seconds.
+STAMP_S = 12
 # How much of a finding's evidence is told.
 EVIDENCE_MAX = 4
 # How often a task may be run again: the default of --retries-lost, and the first time.
