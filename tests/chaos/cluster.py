@@ -54,6 +54,8 @@ class Cluster:
         # Who listens to what is stored, and to what is said.
         self.tap = None
         self.live = None
+        # The people; none before it is up.
+        self.load = None
         self.over = threading.Event()
 
     def hosts(self):

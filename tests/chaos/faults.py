@@ -14,6 +14,7 @@ import time
 from collections import namedtuple
 
 from cluster import AGENT_TIMEOUT_S
+from processes import kill_quietly
 
 Fault = namedtuple("Fault", "name rows parts hold needs inject heal")
 FAULTS = {}
@@ -432,7 +433,7 @@ def agent_gone(world, rng):
 # Tasks
 
 
-@fault("task-stop", [64], [], (1, 5), needs=["root"], heal=lambda _world, token: [signal_quietly(pid, signal.SIGCONT) for pid in token["pids"]])
+@fault("task-stop", [64], [], (1, 5), needs=["root"], heal=lambda _world, token: [kill_quietly(pid, signal.SIGCONT) for pid in token["pids"]])
 def task_stop(world, rng):
     name = rng.choice(world.agents)
     running = world.running(name)
@@ -441,15 +442,8 @@ def task_stop(world, rng):
     box = rng.choice(sorted(running))
     pids = running[box][1]
     for pid in pids:
-        signal_quietly(pid, signal.SIGSTOP)
+        kill_quietly(pid, signal.SIGSTOP)
     return {"names": [name], "stopped": box, "pids": pids}
-
-
-def signal_quietly(pid, number):
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def hog(name, rows, words, body):
@@ -497,7 +491,7 @@ def stage_kill(world, rng):
     return {"names": [], "op": operation.op, "stage": stage}
 
 
-@fault("stage-stop", [30, 65], [CLIENTS], (3, 12), heal=lambda _world, token: [signal_quietly(pid, signal.SIGCONT) for pid in token["pids"]])
+@fault("stage-stop", [30, 65], [CLIENTS], (3, 12), heal=lambda _world, token: [kill_quietly(pid, signal.SIGCONT) for pid in token["pids"]])
 def stage_stop(world, rng):
     """A reader that stands still: its framework waits, nobody else does."""
     live = [operation for operation in world.load.killable() if len(operation.stages) > 1]
@@ -505,5 +499,5 @@ def stage_stop(world, rng):
         return None
     operation = rng.choice(live)
     process = operation.stages[rng.randint(0, 2)]
-    signal_quietly(process.pid, signal.SIGSTOP)
+    kill_quietly(process.pid, signal.SIGSTOP)
     return {"names": [], "op": operation.op, "pids": [process.pid]}

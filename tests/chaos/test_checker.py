@@ -45,8 +45,9 @@ class Story:
         self.witness.append({"t": t, "ev": ev, "op": op, "index": index, "attempt": attempt, "task": task, "box": box or f"{task}-e1-1", "host": host, "cpus": cpus, "mem": mem, "pid": 7, **facts})
 
     def status(self, t, task, seq, state, **facts):
-        known = {"meso": "update/1", "task": task, "state": state, "final": state in checker.FINAL, "reason": None, "exit": None, "signal": None, "seq": seq, "seen": t + 0.01, "agent_seq": 0 if state in ("unreachable", "gone", "dropped") else seq, "ts_ms": round(t * 1000) + self.wall_ms,
-                 "started_ms": 1, "launch": {"epoch": 1, "offer": "offer_1", "index": 0}}
+        by_leader = state in ("unreachable", "gone", "dropped")
+        known = {"meso": "update/1", "task": task, "state": state, "final": state in checker.FINAL, "reason": None, "exit": None, "signal": None, "seq": seq,
+                 "agent_seq": 0 if by_leader else seq, "seen": t + 0.01, "ts_ms": round(t * 1000) + self.wall_ms, "started_ms": 1, "launch": {"epoch": 1, "offer": "offer_1", "index": 0}}
         if state == "finished":
             known["exit"] = 0
         self.statuses.append({**known, **facts})

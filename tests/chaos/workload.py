@@ -150,7 +150,8 @@ class Load:
 
     def _person(self, at):
         rng = random.Random(f"{self.seed}/person/{at}")
-        deeds = [(self.batch, 8), (self.failing, 3), (self.each, 3), (self.chatty, 3), (self.waited, 3), (self.killed, 2), (self.daemonised, 2), (self.limited, 2), (self.impossible, 1), (self.long, 4), (self.filtered, 2), (self.orphaned, 1), (self.hostile, 1)]
+        deeds = [(self.batch, 8), (self.failing, 3), (self.each, 3), (self.chatty, 3), (self.waited, 3), (self.killed, 2), (self.daemonised, 2),
+                 (self.limited, 2), (self.impossible, 1), (self.long, 4), (self.filtered, 2), (self.orphaned, 1), (self.hostile, 1)]
         while not self.stop.is_set():
             rng.choices([deed for deed, _ in deeds], [weight for _, weight in deeds])[0](rng)
             self.stop.wait(rng.random() * 0.5)
