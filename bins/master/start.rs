@@ -76,10 +76,13 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     tell_presence(leadership.bus().clone(), &master, &host);
     say_absences(leadership.bus());
     say_trouble(&leadership);
+    let leading = terms(&term, &leadership);
+    tokio::pin!(leading);
     tokio::select! {
-        () = terms(&term, &leadership) => {}
+        () = &mut leading => {}
         () = asked => {}
     }
+    // What a leader knows does nothing from here on, and is dropped only at the end: of a large cluster that takes a while.
     // Whoever stands by leads at once; if the bus cannot be reached, the lease runs out by itself.
     leadership.release().await;
     Ok(Exit::DONE)

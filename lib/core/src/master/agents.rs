@@ -236,7 +236,7 @@ impl Lead {
             told.insert(held.launch.task.clone());
             self.take_held(agent, held, is_back);
         }
-        let missing: Vec<TaskId> = self.tasks.iter().filter(|(id, entry)| entry.agent == *agent && !told.contains(*id)).map(|(id, _)| id.clone()).collect();
+        let missing: Vec<TaskId> = self.tasks_on(agent).into_iter().filter(|id| !told.contains(id)).collect();
         for task in missing {
             self.untold(agent, &task, status_seq);
         }

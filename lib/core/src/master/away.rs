@@ -88,13 +88,14 @@ impl Lead {
         host
     }
 
-    fn tasks_on(&self, agent: &AgentId) -> Vec<TaskId> {
-        self.tasks.iter().filter(|(_, entry)| entry.agent == *agent).map(|(id, _)| id.clone()).collect()
+    /// The live tasks of an agent, as far as they are known.
+    pub(super) fn tasks_on(&self, agent: &AgentId) -> Vec<TaskId> {
+        self.tasks_of.get(agent).into_iter().flatten().cloned().collect()
     }
 
     /// Tells those who run tasks on the agent, or were offered it, that it fails them.
     fn tell_failure(&mut self, agent: &AgentId, host: &str, reason: &str) {
-        let of_tasks = self.tasks.values().filter(|entry| entry.agent == *agent).map(|entry| entry.launch.framework.clone());
+        let of_tasks = self.tasks_of.get(agent).into_iter().flatten().map(|task| self.tasks[task].launch.framework.clone());
         let of_offers = self.ledger.offers_on(agent).chain(self.lent.offers_on(agent)).map(|(_, holding)| holding.framework.clone());
         let frameworks: BTreeSet<crate::id::FrameworkId> = of_tasks.chain(of_offers).collect();
         for framework in frameworks {
@@ -112,7 +113,6 @@ impl Lead {
     /// Forgets who has been away for too long, and of too many the longest away; never one with tasks that are not over.
     pub(super) fn away_due(&mut self) {
         self.away_watched = false;
-        let busy: BTreeSet<&AgentId> = self.tasks.values().map(|entry| &entry.agent).collect();
         let is_away = |state: AgentState| matches!(state, AgentState::Unreachable | AgentState::Gone);
         let mut away: Vec<(u64, AgentId)> = self.agents.iter().filter(|(_, entry)| is_away(entry.state)).map(|(id, entry)| (entry.heard_wall_ms, id.clone())).collect();
         if away.is_empty() {
@@ -122,7 +122,7 @@ impl Lead {
         let too_many = away.len().saturating_sub(AWAY_AGENTS_MAX);
         let is_old = |heard_ms: u64| heard_ms + AWAY_AGE_MS_MAX <= self.wall.0;
         let old: BTreeSet<AgentId> =
-            away.into_iter().enumerate().filter(|(place, (heard_ms, id))| (*place < too_many || is_old(*heard_ms)) && !busy.contains(id)).map(|(_, (_, id))| id).collect();
+            away.into_iter().enumerate().filter(|(place, (heard_ms, id))| (*place < too_many || is_old(*heard_ms)) && !self.tasks_of.contains_key(id)).map(|(_, (_, id))| id).collect();
         if !old.is_empty() {
             self.forget_agents(&old);
             self.tell("agents_forgotten", self.config.master.to_string(), format!("{} agents that were away for long are forgotten", old.len()));

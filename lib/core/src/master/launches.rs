@@ -225,14 +225,27 @@ impl Lead {
     /// Enters a task, or what is known of it now.
     pub(super) fn put_task(&mut self, task: TaskId, entry: TaskEntry) {
         self.revocable_tasks += usize::from(entry.launch.revocable);
-        if let Some(old) = self.tasks.insert(task, entry) {
+        let agent = entry.agent.clone();
+        if let Some(old) = self.tasks.insert(task.clone(), entry) {
             self.revocable_tasks -= usize::from(old.launch.revocable);
+            self.forget_place(&task, &old.agent);
+        }
+        self.tasks_of.entry(agent).or_default().insert(task);
+    }
+
+    fn forget_place(&mut self, task: &TaskId, agent: &AgentId) {
+        if let Some(tasks) = self.tasks_of.get_mut(agent) {
+            tasks.remove(task);
+            if tasks.is_empty() {
+                self.tasks_of.remove(agent);
+            }
         }
     }
 
     /// A task ended: what it held is free.
     pub(super) fn finish(&mut self, task: &TaskId, update: Update) {
         let Some(entry) = self.tasks.remove(task) else { return };
+        self.forget_place(task, &entry.agent);
         self.revocable_tasks -= usize::from(entry.launch.revocable);
         self.books_mut(pool_of(&entry.launch)).release(task);
         if let Some(idle) = self.ledger.idle(&entry.agent) {

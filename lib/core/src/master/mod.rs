@@ -383,6 +383,8 @@ pub struct Lead {
     frameworks: BTreeMap<FrameworkId, Framework>,
     names: BTreeMap<(Principal, Name), FrameworkId>,
     tasks: BTreeMap<TaskId, TaskEntry>,
+    /// The same by their agents, so that one who registers does not cost a look at all tasks.
+    tasks_of: BTreeMap<AgentId, BTreeSet<TaskId>>,
     ended: VecDeque<TaskId>,
     ended_rows: BTreeMap<TaskId, (Update, Nonce)>,
     offers: BTreeMap<OfferId, offers::OfferEntry>,
@@ -510,6 +512,7 @@ impl Lead {
             frameworks: BTreeMap::new(),
             names: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            tasks_of: BTreeMap::new(),
             ended: VecDeque::new(),
             ended_rows: BTreeMap::new(),
             offers: BTreeMap::new(),
