@@ -44,6 +44,13 @@ impl Subscription {
         }
     }
 
+    /// As [`Subscription::next`], for an inbox that several share: the subject that was answered to and the answer, or none
+    /// where the server says that nobody heard the question.
+    pub async fn next_answer(&mut self) -> Option<(String, Option<Bytes>)> {
+        let message = self.next_raw().await?;
+        Some((message.subject.to_string(), message.status.is_none().then_some(message.payload)))
+    }
+
     /// Whether messages were dropped since the reader last had nothing left to read.
     pub fn has_gap(&self) -> bool {
         self.watched.gap.load(Ordering::Acquire)
