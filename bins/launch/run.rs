@@ -1,5 +1,8 @@
 //! The loop of meso-launch: the machine of `meso_core::launcher` between the bus, the outputs and the signals.
 
+mod endings;
+mod interrupts;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
@@ -8,27 +11,27 @@ use std::time::Duration;
 use bytes::Bytes;
 use meso_bus::driver::Clock;
 use meso_bus::{Bus, BusEvent};
-use meso_cli::client::{Absence, Follower, Leader, Seat, TaskIo, task_epitaph, task_exit, too_late};
+use meso_cli::client::{Absence, Follower, Leader, Seat, TaskIo, too_late};
 use meso_cli::{Exit, Failure, Progress, complain, io_text, random, report, who};
 use meso_core::id::{AgentId, FrameworkId, Nonce, TaskId};
 use meso_core::launcher::{Config, Effect, Event, Failure as NoTask, Job, Launcher};
 use meso_core::task::TaskState;
 use meso_core::wire::call::{Answer, Call, Demand};
-use meso_core::wire::io::{Stream, What};
+use meso_core::wire::io::Stream;
 use meso_core::wire::{Offer, Task, Update};
-use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
+use interrupts::interrupted;
+
 use crate::Args;
 use crate::hearing::{hear_pushes, hear_statuses};
 use crate::offers::{Offers, complain_of_line, own_seat};
-use crate::outcome::{Report, failure_of, left_behind, reason_of};
 use crate::overheard::mind_stdin;
-use crate::output::{Ended, Order, Printed, copy, print};
-use crate::plan::{Plan, Source};
-use crate::signals::{HUP, INT, USR1, USR2};
+use crate::output::{Order, Printed, copy, print};
+use crate::plan::Plan;
+use crate::signals::{USR1, USR2};
 use crate::why::{TOLD_AFTER, why, with_reasons};
 use crate::{signals, stdin};
 
@@ -38,10 +41,6 @@ const CALL_MS: u64 = 5_000;
 const JOBS_AHEAD_MAX: usize = 512;
 /// How many ended tasks wait to be printed before no more are started: agents keep their outputs meanwhile.
 const UNPRINTED_MAX: usize = 1_000;
-/// A second Ctrl-C within this ends the task.
-const TWICE: Duration = Duration::from_secs(2);
-/// Between TERM and KILL after a second Ctrl-C, or a TERM that the task does not follow, milliseconds.
-const GRACE_MS: u64 = 10_000;
 /// How many things may wait to be handled.
 const HAPPENED_MAX: usize = 4096;
 /// For how long the tasks of a named framework live on without a session, milliseconds (contract: 7 days).
@@ -575,63 +574,6 @@ impl Run {
         }
     }
 
-    fn ended(&mut self, index: u64, update: Update, attempts: u32) -> Result<(), Failure> {
-        let code = task_exit(&update);
-        if self.plan.is_many {
-            let live = self.jobs.remove(&index);
-            let tag = self.args.tag.then(|| live.as_ref().map(|live| live.item.clone()).unwrap_or_default());
-            self.write_report(&Report::of_task(index, live.as_ref().map_or("", |live| &live.item), &update, attempts))?;
-            let ended = live.and_then(|live| live.task).filter(|_| !self.reader_gone && update.stdout_bytes + update.stderr_bytes > 0).map(|(_, io)| Ended {
-                io,
-                stdout_bytes: update.stdout_bytes,
-                stderr_bytes: update.stderr_bytes,
-                tag,
-            });
-            self.order.ended(index, ended);
-            self.progress.advance(1);
-            self.print_next();
-        } else {
-            self.follow(index, Some(&update));
-            let live = self.jobs.remove(&index);
-            self.write_report(&Report::of_task(index, live.as_ref().map_or("", |live| &live.item), &update, attempts))?;
-        }
-        if let Some(text) = task_epitaph(&update) {
-            if !self.reader_gone {
-                self.progress.println(&format!("meso-launch: {}", meso_core::json::escape_for_terminal(&text)));
-            }
-        }
-        // Whoever left early did not want to know how it ended.
-        if !self.reader_gone {
-            self.exit = self.exit.max(code);
-        }
-        self.last_update = Some(update);
-        Ok(())
-    }
-
-    fn failed(&mut self, index: u64, failure: &NoTask) -> Result<(), Failure> {
-        let Some(live) = self.jobs.remove(&index) else { return Ok(()) };
-        let (code, words) = failure_of(failure, self.interrupted_by);
-        self.write_report(&Report::of_failure(index, &live.item, reason_of(failure), code))?;
-        if !self.reader_gone {
-            self.exit = self.exit.max(code);
-            if let Some(words) = words.filter(|_| !self.plan.is_many || self.jobs.is_empty() || index == 1) {
-                self.progress = Progress::none();
-                let offers_are_read = self.args.offers.is_some() || self.args.offer.is_some();
-                if matches!(failure, NoTask::StartDeadline) && self.registered && !offers_are_read {
-                    if self.farewell.is_none() {
-                        self.farewell = Some(words);
-                        self.ask_why();
-                    }
-                } else {
-                    report(&words);
-                }
-            }
-        }
-        self.order.ended(index, None);
-        self.print_next();
-        Ok(())
-    }
-
     fn print_next(&mut self) {
         if self.printing {
             return;
@@ -650,117 +592,12 @@ impl Run {
         }
     }
 
-    async fn on_signal(&mut self, signal: i32) -> Result<(), Failure> {
-        if signal == USR1 || signal == USR2 {
-            self.forward(signal);
-            return Ok(());
-        }
-        if signal == HUP && self.args.on_disconnect == "keep" {
-            // The terminal is gone and the task is to be kept: leave it to itself.
-            self.interrupted_by = Some(signal);
-            self.exit = self.exit.max(Exit::signal(1));
-            self.jobs.clear();
-            self.following = 0;
-            return self.step(Event::Leave);
-        }
-        let twice = signal == INT && self.last_int.is_some_and(|at| at.elapsed() < TWICE);
-        if signal == INT {
-            self.last_int = Some(Instant::now());
-        }
-        self.interrupted_by = Some(signal);
-        self.step(Event::Cancel)?;
-        if twice {
-            return self.escalate();
-        }
-        self.forward(signal);
-        if signal == INT {
-            if self.launcher.flying() > 0 && !self.args.quiet && std::io::IsTerminal::is_terminal(&std::io::stderr()) {
-                self.progress.println("meso-launch: sent SIGINT; again within 2 s ends the task");
-            }
-        } else if self.kill_at.is_none() {
-            self.kill_at = Some(Instant::now() + Duration::from_millis(self.plan.kill_grace_ms.unwrap_or(GRACE_MS)));
-        }
-        Ok(())
-    }
-
-    /// TERM now, KILL after the grace.
-    fn escalate(&mut self) -> Result<(), Failure> {
-        self.kill_at = None;
-        self.step(Event::Kill { grace_ms: Some(self.plan.kill_grace_ms.unwrap_or(GRACE_MS)) })
-    }
-
-    fn forward(&self, signal: i32) {
-        for io in self.jobs.values().filter_map(|live| live.task.as_ref()).map(|(_, io)| io.clone()) {
-            tokio::task::spawn_local(async move {
-                let _ = io.ask(&What::Signal { signal }, &[], Duration::from_secs(5)).await;
-            });
-        }
-    }
-
-    fn write_report(&mut self, line: &impl Serialize) -> Result<(), Failure> {
-        let Some(file) = &mut self.report else { return Ok(()) };
-        let mut text = serde_json::to_string(line).map_err(|error| Failure::internal(format!("the report: {error}")))?;
-        text.push('\n');
-        file.write_all(text.as_bytes()).map_err(|error| Failure::failed(format!("cannot write the report: {}", io_text(&error))))
-    }
-
     /// Whether anything waits for whoever leads; tasks that run need nobody.
     fn needs_leader(&self) -> bool {
         // Nothing is looked through while somebody answers.
         self.absence.is_silent() && (!self.registered || self.launcher.waiting() > 0 || self.launcher.out().any(|(_, _, begun)| !begun))
     }
 
-    /// Ends before the tasks do: says why, and of each that is left what becomes of it.
-    fn give_up(mut self, why: &Failure, code: Exit) -> Result<Exit, Failure> {
-        self.progress = Progress::none();
-        report(why);
-        let lives = self.args.on_disconnect == "keep" || self.plan.framework.is_some() || self.args.detach;
-        let left: Vec<(u64, TaskId, bool)> = self.launcher.out().map(|(index, task, begun)| (index, task.clone(), begun)).collect();
-        for (_, task, begun) in &left {
-            complain(&left_behind(task, *begun, lives));
-        }
-        if let Some(update) = self.last_update.as_ref().filter(|_| self.following > 0) {
-            complain(&format!("{} has ended, and not all of its output is here: meso-logs {} has it", update.task, update.task));
-        }
-        let unprinted = self.order.waiting() + usize::from(self.printing);
-        if unprinted > 0 {
-            complain(&format!("the output of {unprinted} tasks that have ended is not here: meso-ps -a names them, meso-logs has it"));
-        }
-        match self.launcher.waiting() {
-            0 => {}
-            1 if !self.plan.is_many => {}
-            1 => complain("one task was not launched"),
-            count => complain(&format!("{count} tasks were not launched")),
-        }
-        let jobs = std::mem::take(&mut self.jobs);
-        for (index, live) in jobs {
-            let task = left.iter().find(|(other, _, _)| *other == index).map(|(_, task, _)| task);
-            self.write_report(&Report::of_left(index, &live.item, task, code))?;
-        }
-        Ok(self.exit.max(code))
-    }
-
-    fn end(self, source: &Source) -> Result<Exit, Failure> {
-        drop(self.progress);
-        if let Some(words) = &self.farewell {
-            report(words);
-        }
-        let mut exit = self.exit;
-        if source.skipped() > 0 {
-            exit = exit.max(Exit::OURS);
-        }
-        // A reader who left had enough; output that was lost is another matter.
-        Ok(match (self.output_failed, self.reader_gone) {
-            (true, _) => exit.max(Exit::OURS),
-            (false, true) => Exit::DONE,
-            (false, false) => exit,
-        })
-    }
-}
-
-/// What to say when a signal came that reaches nobody.
-fn interrupted() -> Failure {
-    Failure::failed("interrupted while the bus or the master is away")
 }
 
 fn print_line(text: &str) -> std::io::Result<()> {
