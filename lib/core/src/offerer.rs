@@ -218,7 +218,7 @@ impl Offerer {
         let session = SessionName::new(&self.config.session, self.session_no);
         let (offer, number, ends_ms) = self.held.next()?;
         self.given = Some(Given::Offer(offer.id.clone()));
-        let line = OfferLine::new(offer, number, &self.config.role, wall.0 + ends_ms.saturating_sub(now_ms), wall);
+        let line = OfferLine::new(offer, number, &self.config.role, wall.later(ends_ms.saturating_sub(now_ms)), wall);
         Some(Line::Offer(Box::new(line.of(&self.framework, session))))
     }
 

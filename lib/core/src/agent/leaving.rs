@@ -1,6 +1,7 @@
 //! An agent that is refused: it tries an older protocol, or ends what it runs, and then itself.
 
 use crate::agent::{Agent, Effect, KILL_GRACE_MS, Standing};
+use crate::duration::DURATION_MS_MAX;
 use crate::id::TaskId;
 use crate::wire::{PROTOCOL_MIN, Refusal, RefusalCode};
 
@@ -24,7 +25,7 @@ impl Agent {
             }
             RefusalCode::AgentGone => {
                 let live: Vec<(TaskId, u64)> = self.live().map(|launch| (launch.task.clone(), launch.spec.kill_grace.map_or(KILL_GRACE_MS, |grace| grace.0))).collect();
-                let longest_ms = live.iter().map(|(_, grace_ms)| *grace_ms).max().unwrap_or(0);
+                let longest_ms = live.iter().map(|(_, grace_ms)| *grace_ms).max().unwrap_or(0).min(DURATION_MS_MAX);
                 if !live.is_empty() {
                     out.push(Effect::Say(format!("{}: {} tasks that run here are ended", refusal.message, live.len())));
                 }

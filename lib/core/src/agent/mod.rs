@@ -6,6 +6,8 @@
 mod admission;
 mod alone;
 mod leaving;
+#[cfg(test)]
+mod numbers;
 pub mod record;
 pub mod spawned;
 #[cfg(test)]
@@ -20,7 +22,9 @@ use crate::agent::record::{RECORD_VERSION, Record};
 use crate::agent::spawned::Spawned;
 use crate::agent::verdict::verdict;
 use crate::condition::Attr;
+use crate::duration::DURATION_MS_MAX;
 use crate::id::{AgentId, Nonce, TaskId};
+use crate::lease::EPOCH_MAX;
 use crate::resources::Resources;
 use crate::task::{OnUnreachable, TaskState};
 use crate::wire::agent::{Beat, Beaten, Command, Held, Hello, Invitation, Order, Welcome};
@@ -378,7 +382,7 @@ impl Agent {
         let mut out = Vec::new();
         match event {
             Event::Tick => {}
-            Event::Clock { wall_ms } => self.wall_offset_ms = wall_ms as i64 - now_ms as i64,
+            Event::Clock { wall_ms } => self.wall_offset_ms = Wall(wall_ms).offset_ms(now_ms),
             Event::Welcome(answer) => self.on_welcome(now_ms, answer, &mut out),
             Event::Beaten(answer) => self.on_beaten(now_ms, answer, &mut out),
             Event::Invitation(invitation) => self.on_invitation(now_ms, &invitation),
@@ -555,7 +559,7 @@ impl Agent {
         let Standing::Asking { told, .. } = self.standing else { return };
         match answer {
             Some(Welcome::Refused(refusal)) => self.on_refused(now_ms, refusal, out),
-            Some(Welcome::Welcome { epoch, beat_ms, timeout_ms, .. }) if epoch >= self.max_epoch => {
+            Some(Welcome::Welcome { epoch, beat_ms, timeout_ms, .. }) if (self.max_epoch..EPOCH_MAX).contains(&epoch) => {
                 let fenced = epoch == self.max_epoch;
                 self.alone.answered();
                 self.hello_wait_ms = HELLO_WAIT_MS;
@@ -577,7 +581,7 @@ impl Agent {
                     self.standing = Standing::Joined { beat_at_ms: now_ms + self.next_beat_ms(), answer_by_ms: None };
                 }
             }
-            // Nobody, or one that leads an epoch which this agent has already left behind.
+            // Nobody, or one that leads an epoch which this agent has already left behind, or none that there can be.
             _ => self.retry_hello(now_ms),
         }
     }
@@ -610,7 +614,7 @@ impl Agent {
             Some(beaten) if beaten.epoch == self.max_epoch && beaten.known => {
                 self.alone.answered();
                 self.not_understood = 0;
-                self.seen = self.seen.max(beaten.seen);
+                self.seen = self.seen.max(beaten.seen.min(self.status_seq));
                 self.settle_all(out);
                 self.standing = Standing::Joined { beat_at_ms: now_ms + self.next_beat_ms(), answer_by_ms: None };
             }
@@ -667,6 +671,16 @@ impl Agent {
     }
 
     fn take(&mut self, now_ms: u64, launch: Launch, out: &mut Vec<Effect>) {
+        if launch.launch.epoch > self.max_epoch {
+            // Written down it would fence off the launches of the leader that is obeyed.
+            out.push(Effect::Say(format!("refused task {}: its launch is of epoch {}, and epoch {} is obeyed here", launch.task, launch.launch.epoch, self.max_epoch)));
+            return;
+        }
+        if let Some(fault) = launch.fault() {
+            // Told at the next registration it would have the leader refuse this agent.
+            out.push(Effect::Say(format!("refused task {}: {fault}", launch.task)));
+            return;
+        }
         if self.spawned.contains(launch.launch.epoch, launch.no) {
             // A repeated launch: the leader has not seen the first status. Say the latest one again.
             if let Some(entry) = self.tasks.get(&launch.task).filter(|entry| entry.launch.launch == launch.launch) {
@@ -703,7 +717,7 @@ impl Agent {
         if entry.update.is_final {
             return;
         }
-        let grace_ms = grace_ms.or(entry.launch.spec.kill_grace.map(|grace| grace.0)).unwrap_or(KILL_GRACE_MS);
+        let grace_ms = grace_ms.or(entry.launch.spec.kill_grace.map(|grace| grace.0)).unwrap_or(KILL_GRACE_MS).min(DURATION_MS_MAX);
         let running = entry.update.state == TaskState::Running;
         match &entry.killing {
             // The same order again: it is under way. A shorter grace is a new order.
@@ -769,8 +783,8 @@ impl Agent {
         let mut update = entry.update.clone();
         update.state = state;
         update.is_final = state.is_final();
-        update.seq += 1;
-        update.agent_seq = self.status_seq + 1;
+        update.seq = update.seq.saturating_add(1);
+        update.agent_seq = self.status_seq.saturating_add(1);
         (update.reason, update.message) = why.map_or((None, None), |(reason, message)| (Some(reason), Some(message)));
         if state == TaskState::Running {
             update.started_ms = wall.0;

@@ -11,7 +11,7 @@ impl Launcher {
     /// An offer that was read: used, given back, or put aside until others of its agent make it large enough.
     pub(super) fn on_offer(&mut self, now_ms: u64, offer: Offer, out: &mut Vec<Effect>) {
         self.aside.retain(|(until_ms, aside)| *until_ms > now_ms && aside.id != offer.id);
-        let until_ms = now_ms + offer.lives_ms;
+        let until_ms = now_ms.saturating_add(offer.lives_ms);
         if !self.subscribed {
             if self.aside.len() < ASIDE_MAX {
                 self.aside.push((until_ms, offer));

@@ -9,7 +9,11 @@ use crate::master::{AgentDoc, Caller, Effect, Lead, Reply, TaskEntry, Timer};
 use crate::resources::Resources;
 use crate::task::{OnUnreachable, TaskState};
 use crate::wire::agent::{Beat, Beaten, Command, Held, Hello, Order, Welcome};
+use crate::wire::number::{EPOCH_TOLD_MAX, counted};
 use crate::wire::{Launch, Refusal, RefusalCode, protocol_fault};
+
+/// How many statuses of an agent are noted beyond a gap. Those beyond are told again: the agent is asked to register anew.
+const AHEAD_MAX: usize = 100_000;
 
 /// Whether an agent can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +72,7 @@ impl AgentEntry {
             host: doc.host,
             incarnation: None,
             seen: 0,
-            generation: doc.generation,
+            generation: counted(doc.generation),
             secret: None,
             attrs: BTreeMap::new(),
             isolation: String::new(),
@@ -88,7 +92,8 @@ impl AgentEntry {
     }
 
     fn saw(&mut self, number: u64) {
-        if number > self.seen {
+        let is_next = number.checked_sub(1) == Some(self.seen);
+        if is_next || (number > self.seen && self.ahead.len() < AHEAD_MAX) {
             self.ahead.insert(number);
             self.seen_up_to(self.seen);
         }
@@ -108,7 +113,7 @@ impl AgentEntry {
         let next = match before {
             // An agent that does not number its registrations.
             _ if hello.no == 0 => true,
-            Some(no) if hello.continued => hello.no == no + 1,
+            Some(no) if hello.continued => no.checked_add(1) == Some(hello.no),
             Some(no) => hello.no > no,
             None => !hello.continued,
         };
@@ -126,6 +131,15 @@ impl Lead {
         }
         if let Some((code, message)) = self.refusal_of_gone(&hello) {
             return self.refuse_agent(caller, code, message);
+        }
+        let broken = |fault: String| format!("the work directory of agent {} is damaged: {fault}", hello.agent);
+        if let Some(fault) = hello.fault() {
+            return self.refuse_agent(caller, RefusalCode::BadRequest, broken(fault));
+        }
+        if hello.max_epoch > self.epoch.max(EPOCH_TOLD_MAX) {
+            // Whoever rose above it would leave no epoch to the leaders after it.
+            let fault = format!("its epoch is {}, and at most {EPOCH_TOLD_MAX}", hello.max_epoch);
+            return self.refuse_agent(caller, RefusalCode::BadRequest, broken(fault));
         }
         if hello.max_epoch > self.epoch {
             // It obeyed a leader whose lease record was lost. Rise above it before commanding anything.
@@ -455,7 +469,7 @@ mod tests {
         cluster.join(1, "cpus=4,mem=1G");
         cluster.subscribe(1, "default");
         cluster.demand(1, "cpus=1", 4);
-        let mut say = |cluster: &mut Cluster, closed: Option<&str>| {
+        let say = |cluster: &mut Cluster, closed: Option<&str>| {
             let beat = Beat { agent: agent(1), incarnation: nonce(1), epoch: EPOCH, status_seq: 0, lent: None, closed: closed.map(str::to_owned) };
             cluster.step(Event::Beat { caller: 4, beat });
             cluster.allocate();

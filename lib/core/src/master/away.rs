@@ -120,7 +120,7 @@ impl Lead {
         }
         away.sort();
         let too_many = away.len().saturating_sub(AWAY_AGENTS_MAX);
-        let is_old = |heard_ms: u64| heard_ms + AWAY_AGE_MS_MAX <= self.wall.0;
+        let is_old = |heard_ms: u64| heard_ms.saturating_add(AWAY_AGE_MS_MAX) <= self.wall.0;
         let old: BTreeSet<AgentId> =
             away.into_iter().enumerate().filter(|(place, (heard_ms, id))| (*place < too_many || is_old(*heard_ms)) && !self.tasks_of.contains_key(id)).map(|(_, (_, id))| id).collect();
         if !old.is_empty() {

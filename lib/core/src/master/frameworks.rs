@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::condition::Condition;
+use crate::duration::DURATION_MS_MAX;
 use crate::id::{FrameworkId, Name, OfferId, Principal, TaskId};
 use crate::master::hunger::Hunger;
 use crate::master::sessions::Session;
@@ -11,6 +12,7 @@ use crate::role::Role;
 use crate::task::OnUnreachable;
 use crate::wire::ack::AckId;
 use crate::wire::call::{Answer, Call, Claim, Demand, Push};
+use crate::wire::number::counted;
 use crate::wire::{Launch, Refusal, RefusalCode};
 
 /// The most claims that wait for their agents, a framework.
@@ -77,8 +79,9 @@ impl Framework {
     }
 
     pub(super) fn recovered(doc: &FrameworkDoc, now_ms: u64) -> Self {
-        let framework = Framework::new(Some(doc.name.clone()), doc.principal.clone(), doc.role.clone(), doc.failover_ms, now_ms);
-        Framework { session_no: doc.session_no, seen: doc.seen, ..framework }
+        let failover_ms = doc.failover_ms.min(DURATION_MS_MAX);
+        let framework = Framework::new(Some(doc.name.clone()), doc.principal.clone(), doc.role.clone(), failover_ms, now_ms);
+        Framework { session_no: counted(doc.session_no), seen: counted(doc.seen), ..framework }
     }
 
     /// A framework known only by a task that an agent reports.
@@ -111,6 +114,9 @@ impl Framework {
 impl Lead {
     /// Handles a call; the answer, unless the caller is answered otherwise.
     pub(super) fn on_call(&mut self, _caller: Caller, principal: &Principal, call: Call) -> Option<Answer> {
+        if let Some(fault) = call.fault() {
+            return Some(refused(RefusalCode::BadRequest, fault));
+        }
         let answer = match call {
             Call::Subscribe(subscribe) => self.subscribe(principal, subscribe),
             Call::Demand { framework, session, demand } => self.in_session(principal, &framework, &session, None, |lead| lead.set_demand(&framework, demand)),
@@ -242,10 +248,11 @@ impl Lead {
         Answer::Done {}
     }
 
-    /// Notes up to where the framework's statuses were seen. A durable name keeps it.
+    /// Notes up to where the framework's statuses were seen, which is further back where the record lost its end. A durable
+    /// name keeps it.
     fn set_seen(&mut self, framework: &FrameworkId, upto: u64) -> Answer {
         let Some(entry) = self.frameworks.get_mut(framework) else { return Answer::Done {} };
-        if upto > entry.seen {
+        if upto != entry.seen {
             entry.seen = upto;
             if entry.name.is_some() {
                 self.register_frameworks();

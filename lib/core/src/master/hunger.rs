@@ -238,7 +238,7 @@ impl Lead {
             let list = tasks.iter().map(TaskId::to_string).collect::<Vec<_>>().join(", ");
             let message = format!("framework {framework} has to give up {list} on {host} for framework {starving}, which holds less than its share");
             self.tell("revoked", framework.to_string(), message);
-            let deadline_ms = self.wall.0 + lasts_ms;
+            let deadline_ms = self.wall.later(lasts_ms);
             self.push(&framework, Push::Inverse { agent: plan.agent.clone(), host: host.clone(), tasks, deadline_ms, lasts_ms, reason: "revoked".to_owned() });
         }
     }

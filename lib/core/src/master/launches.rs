@@ -198,7 +198,7 @@ impl Lead {
 
     pub(super) fn on_status(&mut self, agent: &AgentId, update: Update) {
         // A status counts only on the subject of the agent that was given the task.
-        if update.agent.as_ref() != Some(agent) || update.agent_seq == 0 {
+        if update.agent.as_ref() != Some(agent) || update.agent_seq == 0 || update.fault().is_some() {
             // A word of a master, also of this one, says nothing of what the agent knows.
             return;
         }
@@ -356,7 +356,7 @@ impl Lead {
         };
         update.state = state;
         update.is_final = true;
-        update.seq = claim.seq + 1;
+        update.seq = claim.seq.saturating_add(1);
         update.reason = Some(reason.to_owned());
         update.message = Some(message);
         Some(update)

@@ -12,6 +12,8 @@ mod frameworks;
 mod hunger;
 mod launches;
 mod lending;
+#[cfg(test)]
+mod numbers;
 mod offers;
 mod registry;
 mod removal;
@@ -450,7 +452,7 @@ impl Master {
     /// Feeds one event in; says, in order, what must now become true outside.
     pub fn step(&mut self, now_ms: u64, event: Event) -> Vec<Effect> {
         match &event {
-            Event::Clock { wall_ms } => self.wall_offset_ms = *wall_ms as i64 - now_ms as i64,
+            Event::Clock { wall_ms } => self.wall_offset_ms = Wall(*wall_ms).offset_ms(now_ms),
             Event::StepDown => {
                 if let Some(lead) = self.lead.take() {
                     self.burnt_epoch = self.burnt_epoch.max(lead.epoch);
@@ -628,7 +630,7 @@ impl Lead {
     }
 
     fn timer(&mut self, after_ms: u64, timer: Timer) {
-        self.timers.insert((self.now_ms + after_ms, timer));
+        self.timers.insert((self.now_ms.saturating_add(after_ms), timer));
     }
 
     fn reply(&mut self, caller: Caller, reply: Reply) {

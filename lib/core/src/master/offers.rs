@@ -128,7 +128,7 @@ impl Lead {
                 host: there.host.clone(),
                 resources: holding.resources.clone(),
                 attrs: there.attrs.clone(),
-                expires_ms: self.wall.0 + entry.expires_ms.saturating_sub(self.now_ms),
+                expires_ms: self.wall.later(entry.expires_ms.saturating_sub(self.now_ms)),
                 lives_ms: entry.expires_ms.saturating_sub(self.now_ms),
                 revocable: entry.revocable,
             },
@@ -201,7 +201,7 @@ impl Lead {
                 host: agent.host.clone(),
                 resources: grant.resources,
                 attrs: agent.attrs.clone(),
-                expires_ms: self.wall.0 + lives_ms,
+                expires_ms: self.wall.later(lives_ms),
                 lives_ms,
                 revocable,
             };

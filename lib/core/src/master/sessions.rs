@@ -228,7 +228,7 @@ impl Lead {
         let at_ms = match &entry.session {
             Some(session) => session.members.values().map(|member| member.until_ms).min().unwrap_or(self.now_ms),
             // After a failover the holder has one session's time to come back, whatever its own deadline.
-            None => entry.gone_ms + entry.failover_ms.max(timeout_ms),
+            None => entry.gone_ms.saturating_add(entry.failover_ms.max(timeout_ms)),
         };
         let wait_ms = at_ms.saturating_sub(self.now_ms);
         self.timer(wait_ms, Timer::Session(framework.clone()));
@@ -240,7 +240,7 @@ impl Lead {
         let Some(entry) = self.frameworks.get_mut(framework) else { return };
         entry.armed = false;
         let Some(session) = &entry.session else {
-            if entry.gone_ms + entry.failover_ms.max(timeout_ms) <= now_ms {
+            if entry.gone_ms.saturating_add(entry.failover_ms.max(timeout_ms)) <= now_ms {
                 return self.lapse(framework);
             }
             return self.arm_session(framework);

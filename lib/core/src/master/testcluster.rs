@@ -86,6 +86,15 @@ impl Cluster {
         cluster
     }
 
+    /// A later leader, which reads what was registered.
+    pub(crate) fn next(registry: &BTreeMap<String, String>) -> Cluster {
+        let mut next = Cluster::new();
+        next.master = Master::new(Config::new(MasterId::parse("m2").expect("an id"), "host".to_owned(), "1".to_owned()));
+        next.registry = registry.clone();
+        next.step(Event::Lead { epoch: EPOCH, seed: [3, 4], registry: registry.clone() });
+        next
+    }
+
     /// Feeds an event in, and does what agents do on the leader's orders.
     pub(crate) fn step(&mut self, event: Event) -> Vec<Effect> {
         let effects = self.master.step(self.now_ms, event);
@@ -251,7 +260,8 @@ impl Cluster {
         self.call(Call::Subscribe(Cluster::subscription(number, role, name)))
     }
 
-    fn subscription(number: u64, role: &str, name: Option<Name>) -> Subscribe {
+    /// What a framework says first.
+    pub(crate) fn subscription(number: u64, role: &str, name: Option<Name>) -> Subscribe {
         Subscribe {
             v: PROTOCOL,
             framework: framework(number),

@@ -137,7 +137,7 @@ impl Lead {
         let wish = entry.demand.as_ref().filter(|wish| pool == Pool::Firm || wish.revocable);
         let hungry = wish.filter(|_| entry.is_hungry());
         let demand = wish.filter(|wish| !wish.request.is_empty()).map(|wish| {
-            let offered: u32 = entry.offers.iter().filter_map(|offer| self.offers.get(offer)).map(|offer| offer.tasks).sum();
+            let offered: u32 = entry.offers.iter().filter_map(|offer| self.offers.get(offer)).map(|offer| offer.tasks).fold(0, u32::saturating_add);
             Demand { request: &wish.request, count: hungry.map_or(0, |wish| wish.count.saturating_sub(offered)) }
         });
         // Whoever says nothing of a task's needs is offered whole agents.

@@ -49,7 +49,7 @@ impl Held {
             if self.len() >= HELD_MAX {
                 beyond.push(offer.id);
             } else {
-                self.waiting.push_back(Waiting { ends_ms: now_ms + offer.lives_ms, offer });
+                self.waiting.push_back(Waiting { ends_ms: now_ms.saturating_add(offer.lives_ms), offer });
             }
         }
         beyond

@@ -4,6 +4,7 @@ use crate::id::OfferId;
 use crate::offerer::{AGAIN_MS, AGAIN_MS_MAX, Asked, DEMAND_AGAIN_MS, Effect, End, Offerer, STANDBY_MS};
 use crate::wire::call::{Answer, Call, Demand, Push, Subscribe};
 use crate::wire::line::{FailureLine, HeartbeatLine, HelloLine, INVERSE_TASKS_MAX, InverseLine, Line, SessionName, SyncedLine, TaskLine, UpdateLine};
+use crate::wire::number::counted;
 use crate::wire::{Offer, PROTOCOL, PROTOCOL_MIN, RefusalCode, Update, Wall};
 
 impl Offerer {
@@ -207,6 +208,7 @@ impl Offerer {
                 }
                 if self.config.shows.updates && !self.following {
                     self.following = true;
+                    let seen = counted(seen);
                     self.seen_told = seen;
                     self.statuses.passed(seen);
                     out.push(Effect::Follow { after: seen });

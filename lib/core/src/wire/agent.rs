@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::condition::Attr;
 use crate::id::{AgentId, MasterId, Nonce, TaskId};
 use crate::resources::Resources;
+use crate::wire::number::uncounted;
 use crate::wire::{Launch, Refusal, Update};
 
 /// An agent's registration: all that it is and all that it runs.
@@ -50,6 +51,14 @@ pub struct Hello {
     /// Rises by one with each registration, and each part of one, of this process: one that was overtaken is noticed.
     #[serde(default)]
     pub no: u64,
+}
+
+impl Hello {
+    /// Why its numbers cannot be taken, if they cannot; whether its epoch can is for the leader to say.
+    pub fn fault(&self) -> Option<String> {
+        let of_task = |held: &Held| held.launch.fault().or_else(|| held.update.fault());
+        uncounted("generation", self.generation).or_else(|| uncounted("status_seq", self.status_seq)).or_else(|| self.tasks.iter().find_map(of_task))
+    }
 }
 
 /// A task on an agent's disk: the launch and the latest status.

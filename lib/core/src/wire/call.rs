@@ -7,6 +7,7 @@ use crate::resources::Request;
 use crate::role::Role;
 use crate::task::OnUnreachable;
 use crate::wire::ack::AckId;
+use crate::wire::number::{too_long, uncounted};
 use crate::wire::{Offer, Refusal, Task, Update};
 
 /// What one task of a framework needs and how many more it would launch.
@@ -191,6 +192,18 @@ pub enum Call {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         asked: Vec<TaskId>,
     },
+}
+
+impl Call {
+    /// Why its numbers cannot be taken, if they cannot. What the leader shortens anyhow may be of any length.
+    pub fn fault(&self) -> Option<String> {
+        match self {
+            Call::Subscribe(call) => uncounted("session_no", call.session_no).or_else(|| too_long("failover_ms", call.failover_ms)),
+            Call::Seen { upto, .. } => uncounted("upto", *upto),
+            Call::Kill { grace_ms, .. } => too_long("grace_ms", grace_ms.unwrap_or(0)),
+            _ => None,
+        }
+    }
 }
 
 /// The registration of a framework.

@@ -10,6 +10,7 @@ pub mod call;
 pub mod explain;
 pub mod io;
 pub mod line;
+pub mod number;
 pub mod operator;
 pub mod pass;
 pub mod query;
@@ -26,6 +27,7 @@ use crate::id::{AgentId, FrameworkId, Name, Nonce, OfferId, Principal, TaskId};
 use crate::resources::{Milli, Ports, Request, Resources};
 use crate::role::Role;
 use crate::task::{OnUnreachable, TaskState};
+use crate::wire::number::uncounted;
 
 /// The major number of the messages between masters, agents and tools; N and N-1 work together.
 pub const PROTOCOL: u32 = 2;
@@ -62,6 +64,17 @@ impl Wall {
     /// The text form, whole seconds.
     pub fn text(self) -> String {
         rfc3339(self.0)
+    }
+
+    /// What to add to a clock that shows `now_ms` to have this.
+    pub fn offset_ms(self, now_ms: u64) -> i64 {
+        let of = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        of(self.0) - of(now_ms)
+    }
+
+    /// So many milliseconds later; for display.
+    pub fn later(self, ms: u64) -> u64 {
+        self.0.saturating_add(ms)
     }
 }
 
@@ -330,6 +343,13 @@ pub struct Update {
     pub ts_ms: u64,
 }
 
+impl Update {
+    /// Why its numbers cannot be taken, if they cannot.
+    pub fn fault(&self) -> Option<String> {
+        uncounted("the seq of a status", self.seq).or_else(|| uncounted("the agent_seq of a status", self.agent_seq))
+    }
+}
+
 /// The tag of an update line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UpdateKind {
@@ -372,6 +392,13 @@ pub struct Launch {
     pub lent: bool,
     /// The task itself.
     pub spec: Task,
+}
+
+impl Launch {
+    /// Why its numbers cannot be taken, if they cannot.
+    pub fn fault(&self) -> Option<String> {
+        uncounted("the no of a launch", self.no)
+    }
 }
 
 /// A stable word for each way to refuse.
