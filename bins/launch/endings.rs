@@ -17,6 +17,12 @@ use crate::plan::Source;
 impl Run {
     pub(super) fn ended(&mut self, index: u64, update: Update, attempts: u32) -> Result<(), Failure> {
         let code = task_exit(&update);
+        if self.args.detach && !update.state.is_lost() {
+            self.let_go(index, &update.task);
+        }
+        if self.args.detach && !self.jobs.contains_key(&index) {
+            return Ok(());
+        }
         if self.plan.is_many {
             let live = self.jobs.remove(&index);
             let tag = self.args.tag.then(|| live.as_ref().map(|live| live.item.clone()).unwrap_or_default());

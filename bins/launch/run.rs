@@ -95,7 +95,6 @@ struct Run {
     registered: bool,
     left: bool,
     leaving: bool,
-    detached: u64,
     last_update: Option<Update>,
     fed: bool,
     /// Whether a person still is to be told why nothing runs.
@@ -207,7 +206,6 @@ async fn run_in(args: Args, plan: Plan, leader: Leader, seat: Seat, offers: Opti
         registered: false,
         left: false,
         leaving: false,
-        detached: 0,
         last_update: None,
         fed: false,
         tells_why,
@@ -510,15 +508,6 @@ impl Run {
         self.tells_why = false;
         let io = TaskIo { bus: self.bus.clone(), principal: self.leader.principal().clone(), agent, task: task.clone(), token: Some(token) };
         if self.args.detach {
-            self.detached += 1;
-            if let Err(error) = print_line(task.as_str()) {
-                self.reader_gone = true;
-                if error.kind() != std::io::ErrorKind::BrokenPipe {
-                    self.cannot_write(&Failure::stdout(&error));
-                }
-            }
-            self.jobs.remove(&index);
-            self.progress.advance(1);
             return;
         }
         if !self.plan.is_many {
@@ -537,7 +526,25 @@ impl Run {
         }
     }
 
+    /// Prints the id of a task that is left to itself, once.
+    pub(super) fn let_go(&mut self, index: u64, task: &TaskId) {
+        if self.jobs.remove(&index).is_none() {
+            return;
+        }
+        self.progress.advance(1);
+        if let Err(error) = print_line(task.as_str()) {
+            self.reader_gone = true;
+            if error.kind() != std::io::ErrorKind::BrokenPipe {
+                self.cannot_write(&Failure::stdout(&error));
+            }
+        }
+    }
+
     fn news(&mut self, index: u64, update: &Update) {
+        // Its agent has it on its disk: from here on nobody has to stand by it.
+        if self.args.detach && update.agent_seq > 0 {
+            self.let_go(index, &update.task);
+        }
         if self.plan.is_many || self.args.detach {
             return;
         }

@@ -24,6 +24,8 @@ const SILENCE_MS_MAX: u64 = 12_000;
 const FORGET_MS: u64 = 60_000;
 /// How far back reading begins when the store lost what we have read last: its clock may be off
 const OVERLAP_MS: u64 = 10_000;
+/// For so long a reading that cannot begin for now is tried again
+const OPEN_MS_MAX: u64 = 30_000;
 /// Pause between two attempts to go on after an interruption
 const RETRY_MS: u64 = 250;
 const NS_PER_MS: u64 = 1_000_000;
@@ -121,8 +123,17 @@ impl EventReader {
             caught_up: false,
             ready: VecDeque::new(),
         };
-        reader.make_consumer().await?;
-        Ok(reader)
+        let deadline = Instant::now() + Duration::from_millis(OPEN_MS_MAX);
+        loop {
+            match reader.make_consumer().await {
+                Ok(()) => return Ok(reader),
+                // Servers that elect who speaks for the stream answer nobody for some seconds.
+                Err(error) if error.may_pass() && reader.can_retry(&error) && Instant::now() < deadline => {
+                    sleep_until(Instant::now() + Duration::from_millis(RETRY_MS)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The next event, in order. Interruptions are bridged for as long as the connection may come

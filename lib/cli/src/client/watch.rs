@@ -4,7 +4,7 @@ use crate::client::{Found, Leader, is_later, read_status, recorded_tasks};
 use meso_bus::{EventReader, Item, Start, Store};
 use meso_core::id::TaskId;
 use meso_core::wire::Update;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
@@ -12,6 +12,8 @@ use tokio::time::{Instant, sleep_until};
 const LOOK_MS: u64 = 30_000;
 /// How long such a look may take; the next one comes anyway.
 const LOOK_MS_MAX: u64 = 5_000;
+/// After so many looks in a row at which neither the leader nor the record knew a task, nobody will.
+const UNKNOWN_LOOKS_MAX: u32 = 4;
 
 /// Watches tasks until each has ended.
 pub struct Watch {
@@ -21,6 +23,8 @@ pub struct Watch {
     live: BTreeMap<TaskId, Update>,
     ended: VecDeque<Update>,
     look_at: Instant,
+    /// At how many looks in a row each of those that live was unknown.
+    unknown: BTreeMap<TaskId, u32>,
 }
 
 impl Watch {
@@ -35,7 +39,7 @@ impl Watch {
             _ => subjects.events(),
         };
         let reader = Store::new(leader.bus()).events(Start::New, &filter).await?;
-        let mut watch = Self { leader: leader.clone(), reader, live: BTreeMap::new(), ended: VecDeque::new(), look_at: Instant::now() };
+        let mut watch = Self { leader: leader.clone(), reader, live: BTreeMap::new(), ended: VecDeque::new(), look_at: Instant::now(), unknown: BTreeMap::new() };
         for found in tasks {
             let update = found.update.clone();
             if update.is_final {
@@ -59,7 +63,8 @@ impl Watch {
     /// Can be dropped while it waits: nothing is lost. A bus that goes away is waited for.
     ///
     /// # Errors
-    /// Those of the bus that waiting cannot mend.
+    /// Those of the bus that waiting cannot mend; a task that nobody knows any more, as after a bus lost its record of one
+    /// that had ended.
     pub async fn next(&mut self) -> Result<Option<Update>, Failure> {
         loop {
             if let Some(update) = self.ended.pop_front() {
@@ -67,6 +72,9 @@ impl Watch {
             }
             if self.live.is_empty() {
                 return Ok(None);
+            }
+            if let Some((task, _)) = self.unknown.iter().find(|(_, looks)| **looks >= UNKNOWN_LOOKS_MAX) {
+                return Err(Failure::failed(format!("nobody knows what became of {task}: neither the master nor the record of the bus has it any more")).hint("meso-logs may still have its output"));
             }
             let look_at = self.look_at;
             let item = tokio::select! {
@@ -99,17 +107,19 @@ impl Watch {
             _ => String::new(),
         };
         let Ok(rows) = self.leader.tasks(&prefix, Duration::from_millis(LOOK_MS_MAX)).await else { return };
-        let mut unknown = self.live.len();
+        let mut unknown: BTreeSet<TaskId> = self.live.keys().cloned().collect();
         for row in rows {
-            unknown -= usize::from(self.live.contains_key(&row.update.task));
+            unknown.remove(&row.update.task);
             self.take(row.update);
         }
-        if unknown > 0 {
+        if !unknown.is_empty() {
             let Ok(recorded) = recorded_tasks(&self.leader).await else { return };
             for update in recorded.into_values() {
+                unknown.remove(&update.task);
                 self.take(update);
             }
         }
+        self.unknown = unknown.into_iter().map(|task| (task.clone(), self.unknown.get(&task).unwrap_or(&0) + 1)).collect();
     }
 
     fn take(&mut self, update: Update) {
