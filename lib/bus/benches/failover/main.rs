@@ -89,8 +89,8 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     writeln!(out, "\na leader that is lost, ms from the signal: lease: another has it; known: all agents and their tasks are; offer: the first; leader, bus, crowd: processor time until known\n")?;
     writeln!(
         out,
-        "{:>8} {:>7} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>11} {:>11} {:>7} {:>7} {:>7} {:>9} {:>8} {:>7}",
-        "agents", "tasks", "by", "lease", "worst", "known", "worst", "offer", "worst", "known-lease", "known/lease", "leader", "bus", "crowd", "answer", "hellos", "MiB"
+        "{:>8} {:>7} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>11} {:>11} {:>7} {:>7} {:>7} {:>8} {:>7}",
+        "agents", "tasks", "by", "lease", "worst", "known", "worst", "offer", "worst", "known-lease", "known/lease", "leader", "bus", "crowd", "hellos", "MiB"
     )?;
     for story in &stories {
         for lost in &story.lost {
@@ -122,7 +122,7 @@ fn joined_line(out: &mut impl Write, row: &Joined) -> io::Result<()> {
 fn lost_line(out: &mut impl Write, joined: &Joined, row: &Lost) -> io::Result<()> {
     writeln!(
         out,
-        "{:>8} {:>7} {:>5} {:>9.0} {:>9.0} {:>9.0} {:>9.0} {:>9.0} {:>9.0} {:>11.0} {:>11.2} {:>7.0} {:>7.0} {:>7.0} {:>9.0} {:>8.0} {:>7.0}",
+        "{:>8} {:>7} {:>5} {:>9.0} {:>9.0} {:>9.0} {:>9.0} {:>9.0} {:>9.0} {:>11.0} {:>11.2} {:>7.0} {:>7.0} {:>7.0} {:>8.0} {:>7.0}",
         joined.agents,
         joined.tasks,
         row.by,
@@ -137,7 +137,6 @@ fn lost_line(out: &mut impl Write, joined: &Joined, row: &Lost) -> io::Result<()
         row.cpu.median,
         row.bus_cpu.median,
         row.crowd_cpu.median,
-        row.slowest.worst,
         row.registrations.median,
         row.resident_mib.worst
     )

@@ -70,7 +70,6 @@ pub struct Lost {
     /// The same of nats-server, and of this process, which is all the agents.
     pub bus_cpu: Many,
     pub crowd_cpu: Many,
-    pub slowest: Many,
     pub registrations: Many,
     pub resident_mib: Many,
 }
@@ -98,7 +97,6 @@ struct Round {
     known_ms: f64,
     offer_ms: f64,
     cpu_ms: f64,
-    slowest_ms: f64,
     registrations: f64,
     resident_mib: f64,
     bus_cpu_ms: f64,
@@ -192,7 +190,6 @@ pub async fn tell(agents: usize, tasks_each: usize, rounds: usize) -> Result<Sto
             cpu: Many::of(all.iter().map(|one| one.cpu_ms)),
             bus_cpu: Many::of(all.iter().map(|one| one.bus_cpu_ms)),
             crowd_cpu: Many::of(all.iter().map(|one| one.crowd_cpu_ms)),
-            slowest: Many::of(all.iter().map(|one| one.slowest_ms)),
             registrations: Many::of(all.iter().map(|one| one.registrations)),
             resident_mib: Many::of(all.iter().map(|one| one.resident_mib)),
         });
@@ -257,7 +254,6 @@ impl Cluster {
             cpu_ms: cpu_ms(0),
             bus_cpu_ms: cpu_ms(1),
             crowd_cpu_ms: cpu_ms(2),
-            slowest_ms: self.onlooker.slowest_ms(takeover.taken, ended),
             registrations: registrations as f64,
             resident_mib: after[0].resident_kib as f64 / 1024.0,
         })
