@@ -49,7 +49,7 @@ pub struct AgentEntry {
     pub(super) heard_wall_ms: u64,
     /// Statuses seen beyond a gap.
     ahead: BTreeSet<u64>,
-    /// What the last beat said was made.
+    /// What the last registration or beat said was made.
     made: u64,
     /// The number of the last launch ordered in this epoch.
     pub(super) launch_no: u64,
@@ -153,6 +153,14 @@ impl Lead {
                 return self.refuse_agent(caller, RefusalCode::BadRequest, message);
             }
             let twin = entry.generation == hello.generation && entry.incarnation.as_ref().is_some_and(|is| *is != hello.incarnation);
+            let is_another = entry.told.as_ref().is_some_and(|(process, _)| *process != hello.incarnation);
+            if is_another && hello.status_seq < entry.made {
+                // What a process says that it made is on the disk of every later one. Without it launches that were taken
+                // are not known there, and could be taken again.
+                let message = format!("agent {} has made {} statuses, this work directory knows of {}: it is an old copy", hello.agent, entry.made, hello.status_seq);
+                self.tell("agent_refused", hello.agent.to_string(), message.clone());
+                return self.refuse_agent(caller, RefusalCode::BadRequest, message);
+            }
             if twin && entry.state == AgentState::Active {
                 let message = format!("agent {} runs on {} already: this work directory is a copy", hello.agent, entry.host);
                 return self.refuse_agent(caller, RefusalCode::NameHeld, message);
@@ -456,10 +464,59 @@ impl Lead {
 #[cfg(test)]
 mod tests {
     use crate::id::Name;
-    use crate::master::Event;
     use crate::master::testcluster::{Cluster, EPOCH, agent, framework, nonce};
-    use crate::wire::agent::Beat;
+    use crate::master::{Effect, Event, Push, Reply};
+    use crate::task::TaskState;
+    use crate::wire::agent::{Beat, Held, Hello, Welcome};
     use crate::wire::call::Answer;
+    use crate::wire::{RefusalCode, Update};
+
+    /// A cluster in which agent 1 runs one task of framework 1, and what it holds.
+    fn with_a_task() -> (Cluster, Held) {
+        let mut cluster = Cluster::new();
+        cluster.join(1, "cpus=4,mem=1G");
+        cluster.subscribe(1, "default");
+        cluster.demand(1, "cpus=1", 1);
+        cluster.allocate();
+        let task = cluster.accept(1, "cpus=1", 1).remove(0);
+        let held = cluster.held(&task);
+        (cluster, held)
+    }
+
+    fn hello(cluster: &mut Cluster, hello: Hello) -> Vec<Effect> {
+        cluster.step(Event::Hello { caller: 1, hello: Box::new(Hello { max_epoch: EPOCH, ..hello }) })
+    }
+
+    /// Shows that an agent which was started from an older copy of its work directory is refused, and that this is said:
+    /// what it lost is not taken for what runs on, nor for what ended. One that knows all it made is taken in.
+    #[test]
+    fn an_older_disk() {
+        let (mut cluster, held) = with_a_task();
+        cluster.wait(20_000);
+        let later = Hello { incarnation: nonce(7), generation: 2, ..Cluster::hello(1, "cpus=4,mem=1G", Vec::new()) };
+        let effects = hello(&mut cluster, later.clone());
+        let is_refused = |effect: &Effect| matches!(effect, Effect::Reply { reply: Reply::Welcome(Welcome::Refused(refusal)), .. } if refusal.code == RefusalCode::BadRequest);
+        assert!(effects.iter().any(is_refused), "{effects:?}");
+        assert!(cluster.happened.iter().any(|kind| kind == "agent_refused"));
+        assert_eq!((cluster.cpus(1), cluster.master.lead().expect("it leads").tasks().len()), (1, 1));
+        let effects = hello(&mut cluster, Hello { status_seq: 1, tasks: vec![held], ..later });
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Reply { reply: Reply::Welcome(Welcome::Welcome { .. }), .. })), "{effects:?}");
+        assert_eq!(cluster.cpus(1), 1);
+    }
+
+    /// Shows that a task which is told with its end is out of the books at once, and that nobody but its agent says so:
+    /// nothing is published, neither now nor when it is told again.
+    #[test]
+    fn told_with_its_end() {
+        let (mut cluster, held) = with_a_task();
+        let update = Update { state: TaskState::Finished, is_final: true, seq: 2, agent_seq: 2, ..held.update.clone() };
+        let told = Hello { status_seq: 2, ..Cluster::hello(1, "cpus=4,mem=1G", vec![Held { update, ..held }]) };
+        for _ in 0..2 {
+            let effects = hello(&mut cluster, told.clone());
+            assert!(!effects.iter().any(|effect| matches!(effect, Effect::Publish(_) | Effect::Push { push: Push::Known { .. }, .. })), "{effects:?}");
+            assert_eq!((cluster.cpus(1), cluster.master.lead().expect("it leads").tasks().len()), (0, 0));
+        }
+    }
 
     /// Shows that an agent which takes no tasks is offered to nobody, that what was offered of it is taken back at once, and
     /// that it is offered again when it says so, or when it registers anew.
