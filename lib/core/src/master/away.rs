@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::id::MasterId;
     use crate::master::testcluster::{Cluster, EPOCH, agent, framework, principal};
-    use crate::master::{Config, Event, Master, Reply};
+    use crate::master::{AgentDoc, Config, Event, Master, Reply};
     use crate::task::OnUnreachable;
     use crate::wire::agent::Welcome;
     use crate::wire::call::{Answer, Call, Claim};
@@ -254,6 +254,24 @@ mod tests {
         let call = Call::Reconcile { framework: framework(1), session, tasks: vec![claim], member: None, asked: Vec::new() };
         let effects = next.step(Event::Call { caller: 2, principal: principal(), call: Box::new(call) });
         assert_eq!(said(&effects), [(TaskState::Gone, "agent_gone".to_owned())]);
+    }
+
+    /// Shows that of too many agents that are away those are forgotten that have been away for longest.
+    #[test]
+    fn away_by_count() {
+        const BEYOND: u64 = 3;
+        let away = AWAY_AGENTS_MAX as u64 + BEYOND;
+        // The higher the number, the longer away.
+        let heard_ms = |number: u64| away - number;
+        let docs: std::collections::BTreeMap<AgentId, AgentDoc> =
+            (0..away).map(|number| (agent(number), AgentDoc { unreachable: true, heard_ms: heard_ms(number), ..AgentDoc::new("h".to_owned(), 1) })).collect();
+        let doc = serde_json::to_string(&docs).expect("a map of plain texts and numbers is JSON");
+        let mut cluster = Cluster::next(&[("agents.00".to_owned(), doc)].into());
+        assert_eq!(cluster.master.lead().expect("it leads").agents().len() as u64, away);
+        cluster.wait(FORGET_EVERY_MS);
+        assert_eq!(cluster.master.lead().expect("it leads").agents().len(), AWAY_AGENTS_MAX);
+        assert_eq!([0, away - BEYOND - 1].map(|number| state(&cluster, number)), [Some(AgentState::Unreachable); 2]);
+        assert_eq!([away - BEYOND, away - 1].map(|number| state(&cluster, number)), [None; 2]);
     }
 
     /// Shows that agents which are away are forgotten after their time, those with tasks and those that are there never.

@@ -363,3 +363,173 @@ pub(super) fn parse_condition(demand: &Demand) -> Result<Option<Condition>, Refu
 pub(super) fn refused(code: RefusalCode, message: String) -> Answer {
     Answer::Refused(Refusal::new(code, message))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::AgentId;
+    use crate::master::registry::FRAMEWORKS;
+    use crate::master::testcluster::{Cluster, EPOCH, agent, framework, nonce, principal};
+    use crate::master::{Event, Reply};
+    use crate::task::TaskState;
+    use crate::wire::call::Subscribe;
+
+    /// What a framework that asks is told at once, and what is published.
+    fn reconcile(cluster: &mut Cluster, number: u64, tasks: Vec<Claim>, asked: &[TaskId]) -> Vec<(TaskId, TaskState)> {
+        let call = Call::Reconcile { framework: framework(number), session: nonce(number), tasks, member: None, asked: asked.to_vec() };
+        let effects = cluster.step(Event::Call { caller: 2, principal: principal(), call: Box::new(call) });
+        told(&effects, number)
+    }
+
+    fn told(effects: &[Effect], number: u64) -> Vec<(TaskId, TaskState)> {
+        let one = |effect: &Effect| match effect {
+            Effect::Push { framework: to, push: Push::Known { update }, .. } if *to == framework(number) => Some(update.clone()),
+            Effect::Publish(update) if update.framework == framework(number) => Some(update.clone()),
+            _ => None,
+        };
+        effects.iter().filter_map(one).map(|update| (update.task, update.state)).collect()
+    }
+
+    /// Launches one task of a framework, which is subscribed here.
+    fn one_task(cluster: &mut Cluster, number: u64, subscribe: Subscribe) -> TaskId {
+        cluster.call(Call::Subscribe(subscribe));
+        cluster.demand(number, "cpus=1", 1);
+        cluster.allocate();
+        cluster.accept(number, "cpus=1", 1).remove(0)
+    }
+
+    fn keeper(number: u64) -> Subscribe {
+        Subscribe { failover_ms: 60_000, ..Cluster::subscription(number, "default", Name::parse("keeper").ok()) }
+    }
+
+    fn claim(task: &TaskId, agent: AgentId) -> Claim {
+        Claim { task: task.clone(), agent, epoch: EPOCH, seq: 1 }
+    }
+
+    fn recovered(answer: Option<Answer>) -> Option<(FrameworkId, bool, u64)> {
+        match answer {
+            Some(Answer::Subscribed { framework, recovered, session_no, .. }) => Some((framework, recovered, session_no)),
+            _ => None,
+        }
+    }
+
+    /// Shows what one who asks is told: the state of what lives and of what ended, nothing of what is another's or nobody's;
+    /// of everything, where nothing is named; and of an agent that a new leader has not heard of, nothing until it is back.
+    #[test]
+    fn asked_and_claimed() {
+        let mut cluster = Cluster::new();
+        cluster.join(1, "cpus=4,mem=1G");
+        let lives = one_task(&mut cluster, 1, Cluster::subscription(1, "default", None));
+        let ended = one_task(&mut cluster, 1, Cluster::subscription(1, "default", None));
+        let of_another = one_task(&mut cluster, 2, Cluster::subscription(2, "default", None));
+        cluster.end(&ended, TaskState::Finished);
+        let nobodys = TaskId::fresh(99);
+        let asked = [lives.clone(), ended.clone(), of_another.clone(), nobodys.clone()];
+        let all = [(lives.clone(), TaskState::Running), (ended.clone(), TaskState::Finished), (of_another, TaskState::Unknown), (nobodys.clone(), TaskState::Unknown)];
+        assert_eq!(reconcile(&mut cluster, 1, Vec::new(), &asked), all);
+        assert_eq!(reconcile(&mut cluster, 1, Vec::new(), &[]), all[..1]);
+
+        let held = cluster.held(&lives);
+        cluster.silence(1);
+        cluster.wait(80_000);
+        let mut next = Cluster::next(&cluster.registry);
+        next.call(Call::Subscribe(Cluster::subscription(1, "default", None)));
+        assert_eq!(reconcile(&mut next, 1, Vec::new(), std::slice::from_ref(&lives)), [(lives.clone(), TaskState::Unknown)]);
+        let claims = vec![claim(&lives, agent(1)), claim(&nobodys, agent(1)), claim(&ended, agent(9))];
+        assert_eq!(reconcile(&mut next, 1, claims, &[]), [], "it may run there");
+        let hello = Cluster::hello(1, "cpus=4,mem=1G", vec![held]);
+        assert_eq!(told(&next.step(Event::Hello { caller: 1, hello: Box::new(hello.clone()) }), 1), []);
+        let effects = next.step(Event::Hello { caller: 1, hello: Box::new(crate::wire::agent::Hello { max_epoch: EPOCH, ..hello }) });
+        assert_eq!(told(&effects, 1), [(lives, TaskState::Running), (nobodys, TaskState::Dropped)]);
+    }
+
+    /// Shows that nobody speaks for the framework of another principal: each call is refused, and all stays as it was.
+    #[test]
+    fn of_another_principal() {
+        let mut cluster = Cluster::new();
+        cluster.join(1, "cpus=4,mem=1G");
+        let task = one_task(&mut cluster, 1, keeper(1));
+        let (framework, session) = (framework(1), nonce(1));
+        let code = |cluster: &mut Cluster, call: Call| {
+            let effects = cluster.step(Event::Call { caller: 2, principal: Principal::parse("mallory").expect("a principal"), call: Box::new(call) });
+            assert_eq!(effects.len(), 1, "{effects:?}");
+            match &effects[0] {
+                Effect::Reply { reply: Reply::Answer(Answer::Refused(refusal)), .. } => Some(refusal.code),
+                Effect::Reply { reply: Reply::Answer(Answer::Killing { refused }), .. } => refused[0].as_ref().map(|refusal| refusal.code),
+                _ => None,
+            }
+        };
+        let of_session = [
+            Call::Subscribe(Subscribe { takeover: true, name: None, ..keeper(1) }),
+            Call::Demand { framework: framework.clone(), session: session.clone(), demand: None },
+            Call::Leave { framework: framework.clone(), session: session.clone(), member: None, hold_ms: 0 },
+            Call::Reconcile { framework: framework.clone(), session, tasks: Vec::new(), member: None, asked: Vec::new() },
+            Call::Kill { tasks: vec![task.clone()], grace_ms: None },
+            Call::Suppress { framework: framework.to_string(), on: true },
+            Call::Teardown { framework: framework.to_string() },
+        ];
+        for call in of_session {
+            assert_eq!(code(&mut cluster, call.clone()), Some(RefusalCode::NotYours), "{call:?}");
+        }
+        assert_eq!(code(&mut cluster, Call::Teardown { framework: "keeper".to_owned() }), Some(RefusalCode::UnknownFramework), "names are each principal's own");
+        let lead = cluster.master.lead().expect("it leads");
+        assert!(lead.frameworks()[&framework].is_connected() && lead.tasks().contains_key(&task) && cluster.killed.is_empty());
+    }
+
+    /// Shows that a name is kept for its failover time and no longer: then its tasks end, the registry forgets it, and who
+    /// takes it later begins anew.
+    #[test]
+    fn a_name_after_its_time() {
+        for (wait_ms, is_kept) in [(70_000, true), (80_000, false)] {
+            let mut cluster = Cluster::new();
+            cluster.join(1, "cpus=4,mem=1G");
+            let task = one_task(&mut cluster, 1, keeper(1));
+            cluster.wait(1_000);
+            // Of 15 s without a beat and 60 s without a session.
+            cluster.wait(wait_ms);
+            assert_eq!(cluster.registry[FRAMEWORKS].contains("keeper"), is_kept);
+            let killed = if is_kept { Vec::new() } else { vec![(task, "framework_gone".to_owned())] };
+            assert_eq!(cluster.killed, killed);
+            let answer = recovered(cluster.call(Call::Subscribe(keeper(2))));
+            assert_eq!(answer, Some(if is_kept { (framework(1), true, 2) } else { (framework(2), false, 1) }));
+        }
+    }
+
+    /// Shows that what a later head says of role and failover time holds from then on, in the registry as well, and that a
+    /// head may change it under a later leader.
+    #[test]
+    fn a_later_head() {
+        let mut cluster = Cluster::new();
+        cluster.call(Call::Subscribe(keeper(1)));
+        cluster.wait(16_000);
+        let later = Subscribe { role: Role::parse("eng").expect("a role"), failover_ms: 120_000, ..keeper(2) };
+        assert_eq!(recovered(cluster.call(Call::Subscribe(later))), Some((framework(1), true, 2)));
+        let said = |cluster: &Cluster| {
+            let entry = &cluster.master.lead().expect("it leads").frameworks()[&framework(1)];
+            (entry.role.to_string(), entry.failover_ms)
+        };
+        assert_eq!(said(&cluster), ("eng".to_owned(), 120_000));
+        let mut next = Cluster::next(&cluster.registry);
+        assert_eq!(said(&next), ("eng".to_owned(), 120_000));
+        assert_eq!(recovered(next.call(Call::Subscribe(keeper(3)))), Some((framework(1), true, 3)));
+        assert_eq!(said(&next), ("default".to_owned(), 60_000));
+        assert_eq!(said(&Cluster::next(&next.registry)), ("default".to_owned(), 60_000));
+    }
+
+    /// Shows that a framework which a new leader knows from its registry alone can be ended: its name is free, and its tasks
+    /// end when their agent is back.
+    #[test]
+    fn torn_down_before_it_is_back() {
+        let mut cluster = Cluster::new();
+        cluster.join(1, "cpus=4,mem=1G");
+        let task = one_task(&mut cluster, 1, keeper(1));
+        let held = cluster.held(&task);
+        let mut next = Cluster::next(&cluster.registry);
+        assert_eq!(next.call(Call::Teardown { framework: "keeper".to_owned() }), Some(Answer::Done {}));
+        assert!(!next.registry[FRAMEWORKS].contains("keeper"));
+        assert_eq!(recovered(next.call(Call::Subscribe(keeper(2)))), Some((framework(2), false, 1)));
+        next.join_with(1, "cpus=4,mem=1G", vec![held]);
+        next.wait(20_000);
+        assert_eq!(next.killed, [(task, "framework_gone".to_owned())]);
+    }
+}

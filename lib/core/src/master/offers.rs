@@ -330,3 +330,34 @@ impl Lead {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::master::testcluster::{Cluster, framework};
+    use crate::master::{Effect, Event};
+
+    /// Shows that an offer which was accepted or declined is not taken back when its time is over, and that one of which
+    /// nobody said anything is.
+    #[test]
+    fn a_word_is_the_last() {
+        for (says, expires) in [("accept", false), ("decline", false), ("nothing", true)] {
+            let mut cluster = Cluster::new();
+            cluster.join(1, "cpus=4,mem=1G");
+            cluster.subscribe(1, "default");
+            cluster.demand(1, "cpus=4", 1);
+            cluster.allocate();
+            let offers: Vec<OfferId> = cluster.offers[&framework(1)].keys().cloned().collect();
+            match says {
+                "accept" => drop(cluster.accept(1, "cpus=4", 1)),
+                "decline" => cluster.decline(1, 600_000),
+                _ => {}
+            }
+            cluster.wait(29_000);
+            cluster.now_ms += 2_000;
+            let effects = cluster.step(Event::Tick);
+            let rescinded: Vec<OfferId> = effects.iter().filter_map(|effect| if let Effect::Push { push: Push::Rescind { id, .. }, .. } = effect { Some(id.clone()) } else { None }).collect();
+            assert_eq!(rescinded, if expires { offers } else { Vec::new() }, "{says}");
+        }
+    }
+}

@@ -17,7 +17,7 @@ pub const SHARDS: u32 = 64;
 const GONE_GENERATION: u64 = u64::MAX;
 
 /// The document of the named frameworks.
-const FRAMEWORKS: &str = "frameworks";
+pub(super) const FRAMEWORKS: &str = "frameworks";
 
 /// An admitted agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
