@@ -121,6 +121,17 @@ fn words() {
     assert_eq!(found, Vec::<String>::new());
 }
 
+/// Shows that each test which the list of Mesos's tests names is there.
+#[test]
+fn tests_that_are_named() {
+    let list = fs::read_to_string(root().join("tests/MESOS-PARITY.md")).expect("the list is text");
+    let named: BTreeSet<(&str, &str)> = list.split('`').filter_map(|word| word.split_once("::")).filter(|(path, _)| path.ends_with(".rs")).collect();
+    assert!(named.len() > 100, "the list names {} tests", named.len());
+    let is_there = |path: &str, function: &str| fs::read_to_string(root().join(path)).is_ok_and(|text| text.contains(&format!("fn {function}(")));
+    let missing: Vec<_> = named.into_iter().filter(|(path, function)| !is_there(path, function)).collect();
+    assert_eq!(missing, []);
+}
+
 /// Shows that the tools people type stay small: a megabyte more is a disk read more at each start
 #[test]
 fn client_tools_are_small() {

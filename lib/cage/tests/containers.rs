@@ -415,6 +415,31 @@ fn lost_supervisor_takes_its_container_along() {
     });
 }
 
+/// The number of a supervisor that died may be another's by now: its container is lost, and the other lives on
+#[test]
+fn a_number_of_another() {
+    both_ways(|world| {
+        let container = world.start("renumbered", &["sh", "-c", "echo up; sleep 1000"]);
+        let task = container.task_pid().expect("it has started");
+        world::kill_hard(container.pid());
+        world::wait_readable(&container.pidfd(), 10_000);
+        world.reap(container);
+        let mut stranger = std::process::Command::new("sleep").arg("1000").spawn().expect("it can be run");
+        let number = stranger.id() as i32;
+        let mut spec = fs::File::options().write(true).open(world.cage.dir("renumbered").expect("a good id").join("spec")).expect("it is there");
+        // As a supervisor writes it: at the head, padded with blanks.
+        spec.write_all(format!("{number:<31}").as_bytes()).expect("the directory is ours");
+        let answer = world.cage.recover("renumbered");
+        let is_spared = alive(number) && stranger.try_wait().expect("it is our child").is_none();
+        stranger.kill().expect("it is our child");
+        stranger.wait().expect("it is our child");
+        assert!(matches!(answer, Ok(Recovered::Lost)), "{answer:?}");
+        assert!(is_spared, "what has the number now was ended");
+        patiently(|| !alive(task));
+        world.cage.remove("renumbered").expect("nothing lives there");
+    });
+}
+
 /// A supervisor that comes too late, when the agent has given the container up, starts nothing
 #[test]
 fn late_supervisor_refuses() {
