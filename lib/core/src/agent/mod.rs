@@ -8,6 +8,7 @@ mod alone;
 mod leaving;
 #[cfg(test)]
 mod numbers;
+mod recent;
 pub mod record;
 pub mod spawned;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::agent::admission::Admission;
 use crate::agent::alone::Alone;
+use crate::agent::recent::Recent;
 use crate::agent::record::{RECORD_VERSION, Record};
 use crate::agent::spawned::Spawned;
 use crate::agent::verdict::verdict;
@@ -270,6 +272,7 @@ pub struct Agent {
     /// How often no protocol of its own was understood, since one was.
     not_understood: u32,
     alone: Alone,
+    recent: Recent,
     /// It is gone by an operator's word: why, and until when it waits for the ends of its tasks.
     leaving: Option<(Refusal, u64)>,
     /// Commands of a lower epoch that were refused, for the operator and the tests.
@@ -299,6 +302,7 @@ impl Agent {
             speaks: PROTOCOL,
             not_understood: 0,
             alone: Alone::new(now_ms),
+            recent: Recent::default(),
             leaving: None,
             refused_stale: 0,
         }
@@ -510,7 +514,8 @@ impl Agent {
 
     fn hello(&mut self, now_ms: u64, told: usize, out: &mut Vec<Effect>) {
         if told == 0 {
-            self.told = self.tasks.keys().cloned().collect();
+            let settled = self.recent.tasks(now_ms).filter(|task| !self.tasks.contains_key(*task));
+            self.told = self.tasks.keys().chain(settled).cloned().collect();
         } else {
             // What was launched since the first part is told as well, or the leader would take it as gone.
             let known: BTreeSet<&TaskId> = self.told.iter().collect();
@@ -526,8 +531,7 @@ impl Agent {
                 break;
             }
             next += 1;
-            if let Some(entry) = self.tasks.get(id) {
-                let one = held(entry);
+            if let Some(one) = self.tasks.get(id).map(held).or_else(|| self.recent.get(id).cloned()) {
                 bytes += serde_json::to_string(&one).map_or(0, |text| text.len());
                 tasks.push(one);
             }
@@ -617,7 +621,7 @@ impl Agent {
                 self.alone.answered();
                 self.not_understood = 0;
                 self.seen = self.seen.max(beaten.seen.min(self.status_seq));
-                self.settle_all(out);
+                self.settle_all(now_ms, out);
                 self.standing = Standing::Joined { beat_at_ms: now_ms + self.next_beat_ms(), answer_by_ms: None };
             }
             _ => {
@@ -628,7 +632,7 @@ impl Agent {
         }
     }
 
-    fn settle_all(&mut self, out: &mut Vec<Effect>) {
+    fn settle_all(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
         if self.ended_unsettled == 0 {
             return;
         }
@@ -636,6 +640,7 @@ impl Agent {
         let settled = |entry: &Entry| entry.update.is_final && entry.unstored.is_empty() && entry.update.agent_seq <= seen;
         let done: Vec<TaskId> = self.tasks.iter().filter(|(_, entry)| settled(entry)).map(|(id, _)| id.clone()).collect();
         for task in done {
+            self.recent.settled(now_ms, Held { settled: true, ..held(&self.tasks[&task]) });
             self.persist(Record::Settled { task: task.clone() }, out);
             out.push(Effect::Settled { task });
         }
@@ -832,7 +837,7 @@ impl Agent {
             out.push(Effect::Send(Box::new(next.clone())));
             self.timers.insert((now_ms + ANSWER_WAIT_MS, task.clone()));
         } else if entry.update.is_final && entry.update.agent_seq <= self.seen {
-            self.settle_all(out);
+            self.settle_all(now_ms, out);
         }
     }
 
@@ -912,5 +917,5 @@ impl Entry {
 }
 
 fn held(entry: &Entry) -> Held {
-    Held { launch: entry.launch.clone(), update: entry.update.clone(), killing: entry.killing.is_some(), killing_reason: entry.killing.as_ref().map(|(_, reason)| reason.clone()) }
+    Held { launch: entry.launch.clone(), update: entry.update.clone(), killing: entry.killing.is_some(), killing_reason: entry.killing.as_ref().map(|(_, reason)| reason.clone()), settled: false }
 }

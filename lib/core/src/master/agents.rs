@@ -266,8 +266,15 @@ impl Lead {
 
     /// A task that the agent reports; `is_back` if the agent was marked unreachable.
     fn take_held(&mut self, agent: &AgentId, held: Held, is_back: bool) {
-        let Held { launch, update, killing, killing_reason } = held;
+        let Held { launch, update, killing, killing_reason, settled } = held;
         let task = launch.task.clone();
+        // Its framework may be gone since, and is not to come back for it.
+        if settled && !self.tasks.contains_key(&task) {
+            if update.is_final && !self.ended_rows.contains_key(&task) {
+                self.remember(update, launch.token);
+            }
+            return;
+        }
         self.find_owner(&launch);
         if !self.frameworks[&launch.framework].is_connected() {
             self.arm_session(&launch.framework.clone());

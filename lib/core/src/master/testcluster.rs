@@ -283,7 +283,7 @@ impl Cluster {
     /// A task as its agent would report it.
     pub(crate) fn held(&self, task: &TaskId) -> Held {
         let lead = self.master.lead().expect("it leads");
-        Held { launch: self.running[task].0.clone(), update: lead.tasks()[task].update.clone(), killing: false, killing_reason: None }
+        Held { launch: self.running[task].0.clone(), update: lead.tasks()[task].update.clone(), killing: false, killing_reason: None, settled: false }
     }
 
     /// The process of a framework dies: it beats no more.

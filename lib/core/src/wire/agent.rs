@@ -74,6 +74,9 @@ pub struct Held {
     /// The stable word of who asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub killing_reason: Option<String>,
+    /// True where an earlier leader has seen the end: told for a leader that lost all it had, and to nobody else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub settled: bool,
 }
 
 /// The leader's answer to a registration.
