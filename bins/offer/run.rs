@@ -253,7 +253,9 @@ impl Head {
             Effect::Framework(framework) => self.listen(&framework).await?,
             Effect::Follow { after } => {
                 let hears = hear_statuses(self.leader.clone(), self.machine.framework().clone(), after, self.to.clone());
-                self.followed = Some(tokio::task::spawn_local(hears));
+                if let Some(before) = self.followed.replace(tokio::task::spawn_local(hears)) {
+                    before.abort();
+                }
             }
             Effect::Snapshot => {
                 tokio::task::spawn_local(snapshot(self.leader.clone(), self.to.clone()));

@@ -189,7 +189,7 @@ impl Offerer {
         let reader = self.reader.deadline(dropped_in_ms);
         let demand = (!self.demanding).then_some(self.demand_at_ms);
         let beat = (!self.beating).then_some(self.beat_at_ms);
-        let seen = (!self.seeing && self.statuses.seen() > self.seen_told).then_some(self.seen_at_ms);
+        let seen = (!self.seeing && self.statuses.seen() != self.seen_told).then_some(self.seen_at_ms);
         let settled = (self.once_until_ms.is_some() && self.has_enough()).then_some(self.last_offer_ms + SETTLE_MS);
         let once = self.once_until_ms.filter(|_| !self.has_enough());
         [reader, demand, beat, seen, settled, once, self.held.deadline(), self.statuses.deadline()].into_iter().flatten().min()
@@ -392,7 +392,7 @@ impl Offerer {
         }
         self.statuses.due(now_ms);
         let seen = self.statuses.seen();
-        if !self.seeing && seen > self.seen_told && self.seen_at_ms <= now_ms {
+        if !self.seeing && seen != self.seen_told && self.seen_at_ms <= now_ms {
             self.seen_at_ms = now_ms + SEEN_MS;
             self.tell_seen(seen, out);
         }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use meso_core::agent::record::Record;
-use meso_core::agent::{Agent, Config, Effect, Ending, Event, Usage};
+use meso_core::agent::{Agent, Config, Effect, Event, Usage};
 use meso_core::id::{AgentId, Nonce, TaskId};
 use meso_core::resources::Resources;
 use meso_core::seed::Seed;
@@ -18,7 +18,7 @@ use crate::judge::law;
 use crate::net::{Ask, Msg, Site};
 use crate::plan::Older;
 use crate::plant::Plant;
-use crate::procs::{Phase, SimProcs};
+use crate::procs::SimProcs;
 use crate::tally::Count;
 use crate::world::{Item, Waiting, World};
 
@@ -47,8 +47,12 @@ pub struct AgentSite {
     pub total: Resources,
     /// What runs.
     pub procs: SimProcs,
-    clock: Clock,
-    disk: SimDisk,
+    pub(crate) clock: Clock,
+    pub(crate) disk: SimDisk,
+    /// Its process saw that the disk is full.
+    pub(crate) saw_full: bool,
+    /// It told a leader that it takes nothing.
+    is_closed: bool,
     secret: Option<Nonce>,
     boot: u64,
     refused_stale: u64,
@@ -70,8 +74,10 @@ impl AgentSite {
             id: AgentId::parse(&format!("agent_{which}")).expect("a plain id"),
             total: meso_core::resources::parse_total(&total).expect("plain resources"),
             procs: SimProcs::default(),
-            clock: Clock { start_ms: seed.below(1 << 32), drift_ppm: seed.below(2_001) as i64 - 1_000 },
+            clock: Clock::some(seed),
             disk: SimDisk::default(),
+            saw_full: false,
+            is_closed: false,
             secret: None,
             boot: 1,
             refused_stale: 0,
@@ -147,10 +153,9 @@ impl World {
             records.retain(|record| !matches!(record, Record::Epoch { .. }));
         }
         let boot_id = format!("boot{}", site.boot);
-        let twice = if self.plant == Plant::TwiceTheTotal { 2 } else { 1 };
         let secret = Nonce::fresh(self.seed.draw(), self.seed.draw());
         let mut total = site.total.clone();
-        if twice == 2 {
+        if self.plant.has(Plant::TwiceTheTotal) {
             total.cpus = total.cpus.checked_mul(2).expect("a small number");
             total.mem = total.mem.checked_mul(2).expect("a small number");
         }
@@ -170,56 +175,27 @@ impl World {
         let local_ms = site.clock.local_ms(self.now_ms);
         let machine = Agent::recover(config, local_ms, records);
         site.secret = Some(secret);
-        if site.disk.is_long() && self.plant != Plant::NoSync {
-            site.disk.rewrite(&machine.snapshot());
-            self.judge.rewritten(which);
-            self.tally.add(Count::LogRewritten);
-        } else {
-            site.disk.append(&[machine.head()]);
-            site.disk.sync();
-        }
+        (site.saw_full, site.is_closed) = (false, false);
         if found.torn {
             self.tally.add(Count::TornLog);
+        }
+        if found.zeroed {
+            self.tally.add(Count::ZeroedLog);
+        }
+        if site.disk.is_long() && self.plant != Plant::NoSync && site.disk.renew(&machine.snapshot()) {
+            self.judge.rewritten(which);
+            self.tally.add(Count::LogRewritten);
+        } else if !site.disk.put(&[machine.head()], true) {
+            return self.agent_cannot_begin(which);
         }
         site.refused_stale = 0;
         let live: Vec<Launch> = machine.live().cloned().collect();
         site.machine = Some(machine);
         let rebooted = !boot_before.is_empty() && boot_before != boot_id;
         self.story.tell(self.now_ms, || format!("agent {which} starts, generation {}, {} tasks live", generation + 1, live.len()));
+        self.look_at_disk_soon(which);
         self.readopt(which, &live, rebooted);
         self.agent_event(which, Event::Tick);
-    }
-
-    /// Looks for the containers of the tasks that the log tells of.
-    fn readopt(&mut self, which: usize, live: &[Launch], rebooted: bool) {
-        for launch in live {
-            let task = launch.task.clone();
-            let phase = self.agents[which].procs.of(&task).map(|proc| proc.phase.clone());
-            let lost = |reason| Event::Ended { task: task.clone(), ending: Ending::Lost { reason }, usage: Usage::default() };
-            let event = match phase {
-                Some(Phase::Made) => continue,
-                Some(Phase::Running) => {
-                    self.tally.add(Count::RestartAdopted);
-                    if self.plant == Plant::KillOnRestart {
-                        self.kill_proc(which, &task, 0);
-                    }
-                    Event::Started { task: task.clone() }
-                }
-                Some(Phase::Over(ending)) => {
-                    self.tally.add(Count::EndedWhileDown);
-                    if self.plant == Plant::EndedReportedLost { lost("supervisor_lost") } else { Event::Ended { task: task.clone(), ending, usage: Usage::default() } }
-                }
-                None if rebooted => {
-                    self.tally.add(Count::LostInReboot);
-                    lost("agent_rebooted")
-                }
-                None => {
-                    self.tally.add(Count::NeverSpawned);
-                    lost("agent_restarted")
-                }
-            };
-            self.agent_event(which, event);
-        }
     }
 
     pub(crate) fn crash_agent(&mut self, which: usize) {
@@ -241,7 +217,7 @@ impl World {
         self.crash_agent(which);
         self.agents[which].boot += 1;
         self.tally.add(Count::Reboot);
-        for task in self.agents[which].procs.reboot() {
+        for task in self.agents[which].procs.reboot(self.now_ms, &mut self.seed) {
             self.judge.lost(&task);
         }
     }
@@ -278,7 +254,7 @@ impl World {
             }
         }
         let epoch = command.epoch;
-        if self.plant.obeys_all() {
+        if self.plant.has(Plant::NoFence) {
             command.epoch = command.epoch.max(machine.max_epoch());
         }
         let repeated: Vec<Launch> = match &command.order {
@@ -349,6 +325,7 @@ impl World {
             _ => {}
         }
         let mut batch: Vec<Record> = Vec::new();
+        let mut is_anew = false;
         let crash_at = if self.plan.faults.agent_crash && effects.iter().any(|effect| matches!(effect, Effect::Persist(_))) && self.chance(CRASH_ONCE_IN) {
             self.tally.add(Count::CrashBetweenEffects);
             Some(self.seed.below(effects.len() as u64 + 1))
@@ -367,21 +344,35 @@ impl World {
                 batch.push(record);
                 continue;
             }
-            self.write(which, &mut batch);
+            if !self.write(which, &mut batch, &mut is_anew) {
+                return self.agent_gives_up(which);
+            }
             self.perform_agent_effect(which, effect);
         }
-        self.write(which, &mut batch);
+        if !self.write(which, &mut batch, &mut is_anew) {
+            return self.agent_gives_up(which);
+        }
         self.schedule(Site::Agent(which));
     }
 
-    fn write(&mut self, which: usize, batch: &mut Vec<Record>) {
-        if batch.is_empty() {
-            return;
-        }
+    /// Writes down what an agent must not forget; false if the disk refuses it. `is_anew` once the log was begun anew with
+    /// all that the machine knows.
+    fn write(&mut self, which: usize, batch: &mut Vec<Record>, is_anew: &mut bool) -> bool {
         let site = &mut self.agents[which];
-        site.disk.append(batch);
-        if self.plant != Plant::NoSync {
-            site.disk.sync();
+        if batch.is_empty() {
+            return true;
+        }
+        if !*is_anew && !site.disk.put(batch, self.plant != Plant::NoSync) {
+            if self.plant == Plant::FullIgnored {
+                batch.clear();
+                return true;
+            }
+            *is_anew = site.machine.as_ref().is_some_and(|machine| site.disk.renew(&machine.snapshot()));
+            if !*is_anew {
+                return false;
+            }
+            self.judge.rewritten(which);
+            self.tally.add(Count::LogAbandoned);
         }
         for record in batch.drain(..) {
             match record {
@@ -402,6 +393,7 @@ impl World {
                 _ => {}
             }
         }
+        true
     }
 
     fn perform_agent_effect(&mut self, which: usize, effect: Effect) {
@@ -413,6 +405,9 @@ impl World {
                 if self.plant == Plant::HelloWithoutTasks {
                     hello.tasks.clear();
                 }
+                if self.plant == Plant::TwiceTheBooksAdmitted {
+                    hello.total = self.agents[which].total.clone();
+                }
                 self.hello_sent(which, &mut hello);
                 self.agents[which].asked_ms = self.now_ms;
                 self.story.tell(self.now_ms, || format!("agent {which} registers with {} tasks, epoch {}", hello.tasks.len(), hello.max_epoch));
@@ -420,14 +415,22 @@ impl World {
                 self.ask(here, Waiting::Hello(which, run), Ask::Hello(hello), give_up_ms);
             }
             Effect::Beat(beat) => {
+                let was_closed = std::mem::replace(&mut self.agents[which].is_closed, beat.closed.is_some());
+                match (was_closed, beat.closed.is_some()) {
+                    (false, true) => self.tally.add(Count::DiskClosed),
+                    (true, false) => self.tally.add(Count::DiskReopened),
+                    _ => {}
+                }
                 self.agents[which].asked_ms = self.now_ms;
                 self.ask(here, Waiting::Beat(which, run), Ask::Beat(beat), BEAT_GIVE_UP_MS);
             }
             Effect::Send(update) => {
                 self.judge.sent(which, &update);
                 self.story.tell(self.now_ms, || format!("agent {which} says {} of {} ({})", update.state, update.task, update.seq));
-                if update.reason.as_deref() == Some("agent_full") {
-                    self.refused_full += 1;
+                match update.reason.as_deref() {
+                    Some("agent_full") => self.refused_full += 1,
+                    Some("agent_disk") => self.tally.add(Count::DiskRefused),
+                    _ => {}
                 }
                 if self.plant == Plant::AckBeforeStored {
                     let event = Event::Stored { task: update.task.clone(), seq: update.seq, ok: true };
@@ -447,6 +450,9 @@ impl World {
     }
 
     fn spawn(&mut self, which: usize, launch: &Launch) {
+        if self.is_not_made(which, launch) {
+            return;
+        }
         self.judge.spawn(which, launch);
         let site = &mut self.agents[which];
         match site.procs.spawn(launch, self.now_ms, &mut self.seed) {
@@ -455,6 +461,9 @@ impl World {
                 if !site.total.contains(site.procs.used()) {
                     let (used, total) = (site.procs.used().clone(), site.total.clone());
                     return self.judge.fail(law::ROOM, || format!("agent {which} runs {used} and has {total}"));
+                }
+                if times.is_reused {
+                    self.tally.add(Count::NumberReused);
                 }
                 if let Some(starts_ms) = times.starts_ms {
                     self.agenda.enter(starts_ms, Item::ProcStarts(which, boot, launch.task.clone()));
@@ -465,12 +474,13 @@ impl World {
         }
     }
 
-    fn kill_proc(&mut self, which: usize, task: &TaskId, grace_ms: u64) {
+    pub(crate) fn kill_proc(&mut self, which: usize, task: &TaskId, grace_ms: u64) {
         // Whether a member's task may end is judged where its end is ordered.
         let spared = self.judge.client_of(task).and_then(|client| self.clients.get(client)).is_some_and(ClientSite::lives);
         if spared && !self.judge.may_end(task) && !self.judge.is_declared(&self.agents[which].id) {
             self.judge.fail(law::LIVES, || format!("agent {which} ends task {task}, whose framework lives and did not ask for it"));
         }
+        self.signalled(which, task);
         let site = &mut self.agents[which];
         if let Some((ends_ms, ignored)) = site.procs.kill(task, grace_ms, self.now_ms, &mut self.seed) {
             if ignored {
@@ -503,6 +513,7 @@ impl World {
             let run = self.agents[which].run;
             let event = Event::Ended { task, ending, usage: Usage::default() };
             self.agenda.enter(at_ms, Item::Local(which, run, Box::new(event)));
+            self.number_is_free(which);
         }
     }
 

@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::judge::law;
 use crate::net::{Ask, Msg, Site};
 use crate::plant::Plant;
+use crate::stream::Mark;
 use crate::tally::Count;
 use crate::world::{Item, Waiting, World};
 
@@ -38,9 +39,10 @@ pub struct ClientSite {
     pub framework: Option<FrameworkId>,
     /// When a call of it last reached a leader: which, and when.
     pub heard: Option<(usize, u64, u64)>,
-    clock: Clock,
+    pub(crate) clock: Clock,
     /// Its place in the stream of its framework.
     place: usize,
+    last: Option<Mark>,
     reading: bool,
     jobs: u64,
     given: u64,
@@ -64,8 +66,9 @@ impl ClientSite {
             name: (seed.below(3) == 0).then(|| Name::parse(&format!("keeper{which}")).expect("a plain name")),
             framework: None,
             heard: None,
-            clock: Clock { start_ms: seed.below(1 << 32), drift_ppm: seed.below(2_001) as i64 - 1_000 },
+            clock: Clock::some(seed),
             place: 0,
+            last: None,
             reading: false,
             jobs: 0,
             given: 0,
@@ -121,7 +124,7 @@ impl World {
         site.cancelled = false;
         site.excused = site.second;
         site.request = request.clone();
-        site.place = 0;
+        (site.place, site.last) = (0, None);
         site.reading = false;
         site.framework = Some(framework.clone());
         let config = Config {
@@ -217,8 +220,15 @@ impl World {
             return;
         }
         let Some(framework) = site.framework.clone() else { return };
-        let news: Vec<_> = self.stream.after(&framework, site.place).to_vec();
-        site.place += news.len();
+        let place = self.stream.resume(&framework, site.place, site.last);
+        let is_other = place != site.place;
+        let news: Vec<_> = self.stream.after(&framework, place).to_vec();
+        site.place = place + news.len();
+        site.last = self.stream.mark(&framework, site.place);
+        if is_other {
+            self.tally.add(Count::StreamReset);
+            self.client_event(which, Event::Gap);
+        }
         for update in news {
             self.client_event(which, Event::Update(Box::new((*update).clone())));
         }
@@ -259,7 +269,12 @@ impl World {
         self.step(100 + which as u64);
         let Some(machine) = self.clients[which].machine.as_mut() else { return };
         let effects = machine.step(local_ms, event);
-        for effect in effects {
+        let crash_at = self.crash_at(self.plan.faults.client_crash && !self.clients[which].over, effects.len());
+        for (place, effect) in effects.into_iter().enumerate() {
+            if crash_at == Some(place) {
+                self.tally.add(Count::ClientBetweenEffects);
+                return self.crash_client(which);
+            }
             self.perform_client(which, effect);
         }
         let site = &self.clients[which];
@@ -299,7 +314,7 @@ impl World {
             Effect::Framework(framework) => {
                 let site = &mut self.clients[which];
                 site.framework = Some(framework);
-                site.place = 0;
+                (site.place, site.last) = (0, None);
                 self.client_reads_soon(which);
             }
             // Nobody here joins a session that another began.
@@ -320,6 +335,9 @@ impl World {
                     _ => {}
                 }
                 self.story.tell(self.now_ms, || format!("client {which}: job {index} ended, {} {} {:?}", update.task, update.state, update.reason));
+                if self.judge.is_unrecorded(&update) {
+                    self.tally.add(Count::OutcomeUnrecorded);
+                }
                 self.judge.told(which, &update);
                 self.client_done(which, index);
             }

@@ -1,5 +1,12 @@
 //! The monotonic clock of one machine: it began somewhere and runs a little fast or slow.
 
+use meso_core::seed::Seed;
+
+/// How much faster or slower than true time a plain clock runs, at most, millionths.
+const DRIFT_PPM_MAX: u64 = 1_000;
+/// How much faster than true time a bad clock runs, millionths.
+pub const FAST_PPM: i64 = 50_000;
+
 /// A local clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -10,6 +17,11 @@ pub struct Clock {
 }
 
 impl Clock {
+    /// A plain clock.
+    pub fn some(seed: &mut Seed) -> Self {
+        Clock { start_ms: seed.below(1 << 32), drift_ppm: seed.below(2 * DRIFT_PPM_MAX + 1) as i64 - DRIFT_PPM_MAX as i64 }
+    }
+
     /// What it says at this true time.
     pub fn local_ms(&self, now_ms: u64) -> u64 {
         let drift = now_ms as i64 * self.drift_ppm / 1_000_000;
@@ -35,7 +47,7 @@ mod tests {
     /// Shows that a wake-up computed from a local deadline is never early and late by less than a tick.
     #[test]
     fn there_and_back() {
-        for drift_ppm in [-1000, -1, 0, 1, 1000] {
+        for drift_ppm in [ -1000, -1, 0, 1, 1000, FAST_PPM] {
             let clock = Clock { start_ms: 7_000, drift_ppm };
             for local_ms in [7_000, 7_001, 8_234, 500_000, 3_600_000] {
                 let at = clock.true_ms(local_ms);

@@ -13,6 +13,9 @@ pub struct SimDisk {
     synced: Vec<u8>,
     unsynced: Vec<u8>,
     compact_at: usize,
+    /// How much more it takes, bytes, while it is full.
+    room: Option<usize>,
+    fails_once: bool,
 }
 
 /// What a start found.
@@ -22,6 +25,8 @@ pub struct Found {
     pub records: Vec<Record>,
     /// Whether a torn tail was cut.
     pub torn: bool,
+    /// Whether that ended in zeroes: room that the file had been given, and nothing was written there.
+    pub zeroed: bool,
 }
 
 impl SimDisk {
@@ -35,6 +40,58 @@ impl SimDisk {
     /// What was appended is safe from here on.
     pub fn sync(&mut self) {
         self.synced.append(&mut self.unsynced);
+    }
+
+    /// Writes a group down for good, or does not: then it is left behind torn, or whole and not synced.
+    pub fn put(&mut self, records: &[Record], syncs: bool) -> bool {
+        let before = self.unsynced.len();
+        self.append(records);
+        let bytes = self.unsynced.len() - before;
+        let fits = self.room.is_none_or(|left| bytes <= left);
+        if std::mem::take(&mut self.fails_once) || !fits {
+            if !fits {
+                let left = self.room.unwrap_or(bytes);
+                self.unsynced.truncate(before + left);
+            }
+            return false;
+        }
+        self.room = self.room.map(|left| left - bytes);
+        if syncs {
+            self.sync();
+        }
+        true
+    }
+
+    /// Begins the log anew where what is in it cannot be relied on; false if there is no room for another one beside it.
+    pub fn renew(&mut self, records: &[Record]) -> bool {
+        let mut anew = SimDisk::default();
+        anew.rewrite(records);
+        let bytes = anew.synced.len();
+        if self.room.is_some_and(|left| bytes > left) {
+            return false;
+        }
+        *self = SimDisk { room: self.room.map(|left| left - bytes), ..anew };
+        true
+    }
+
+    /// The next write fails.
+    pub fn fail_once(&mut self) {
+        self.fails_once = true;
+    }
+
+    /// It takes so many bytes more, and then nothing.
+    pub fn fill(&mut self, left: usize) {
+        self.room = Some(left);
+    }
+
+    /// It takes whatever there is.
+    pub fn free(&mut self) {
+        self.room = None;
+    }
+
+    /// Whether it is full, but for what is kept for the log.
+    pub fn is_full(&self) -> bool {
+        self.room.is_some()
     }
 
     /// Whether the log is long enough to be rewritten.
@@ -68,13 +125,15 @@ impl SimDisk {
     /// # Errors
     /// What an agent refuses to start with: a damaged middle, or a record it cannot read.
     pub fn recover(&mut self) -> Result<Found, String> {
+        self.unsynced.clear();
         let (texts, good_len, torn) = {
             let found = wal::recover(&self.synced).map_err(|error| error.to_string())?;
             let texts: Result<Vec<Record>, _> = found.records.iter().map(|text| serde_json::from_slice(text)).collect();
             (texts.map_err(|error| error.to_string())?, found.good_len, found.torn)
         };
+        let zeroed = torn && self.synced.last() == Some(&0);
         self.synced.truncate(good_len);
-        Ok(Found { records: texts, torn })
+        Ok(Found { records: texts, torn, zeroed })
     }
 }
 
@@ -102,5 +161,22 @@ mod tests {
             assert!(!disk.recover().expect("it was cut").torn);
         }
         assert!(torn > 50);
+    }
+
+    /// Shows that a full disk takes what it has room for and tears the rest, that a log begun anew needs room beside the
+    /// old one, and that what was taken before is there in the end.
+    #[test]
+    fn a_full_disk() {
+        let epoch = |epoch| [Record::Epoch { epoch, timeout_ms: None }];
+        let mut disk = SimDisk::default();
+        assert!(disk.put(&epoch(1), true));
+        disk.fill(disk.synced.len());
+        assert!(disk.put(&epoch(2), true));
+        assert!(!disk.put(&epoch(3), true) && !disk.renew(&epoch(3)));
+        assert_eq!(disk.recover().expect("no damage").records, [epoch(1), epoch(2)].concat());
+        disk.free();
+        disk.fail_once();
+        assert!(!disk.put(&epoch(3), true) && disk.renew(&epoch(3)) && disk.put(&epoch(4), true));
+        assert_eq!(disk.recover().expect("no damage").records, [epoch(3), epoch(4)].concat());
     }
 }

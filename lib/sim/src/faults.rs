@@ -32,6 +32,9 @@ impl World {
         if !self.pipes.is_empty() && self.seed.below(3) == 0 {
             return self.pipe_fault();
         }
+        if (faults.disk || faults.supervisor || faults.store_revert) && self.seed.below(4) == 0 {
+            return self.machine_fault(agent);
+        }
         match self.seed.below(if faults.gone { 14 } else { 12 }) {
             0 | 1 if faults.master_crash => self.crash_master(master),
             2 if faults.agent_crash => self.crash_agent(agent),
@@ -67,7 +70,18 @@ impl World {
                     }
                 }
             }
-            12 if faults.gone => self.declare_gone(agent),
+            12 | 13 if faults.gone => self.declare_gone(agent),
+            _ => {}
+        }
+    }
+
+    /// A fault of the machine of an agent, or of the store.
+    fn machine_fault(&mut self, agent: usize) {
+        let faults = &self.plan.faults;
+        match self.seed.below(6) {
+            0 | 1 if faults.disk => self.disk_fault(agent),
+            2 | 3 if faults.supervisor => self.kill_supervisor(agent),
+            4 if faults.store_revert => self.revert_store(),
             _ => {}
         }
     }
@@ -106,6 +120,15 @@ impl World {
             1 => 500 + self.seed.below(8_000),
             _ => 1_000 + self.seed.below(CUT_MS_MAX),
         };
+        self.cut_off(site, way, length_ms);
+    }
+
+    /// A connection is gone for as long as this, in both directions.
+    pub(crate) fn cut_wholly(&mut self, site: Site, length_ms: u64) {
+        self.cut_off(site, 0, length_ms);
+    }
+
+    fn cut_off(&mut self, site: Site, way: u64, length_ms: u64) {
         let notice_ms = self.seed.below(NOTICE_MS_MAX);
         let wire = &mut self.wires[site.index()];
         if !wire.is_whole() {
@@ -161,6 +184,7 @@ impl World {
         self.calm = true;
         self.story.tell(self.now_ms, || "the faults are over".to_owned());
         self.store_down = false;
+        (0..self.agents.len()).for_each(|which| self.disk_free(which));
         for which in 0..self.masters.len() {
             self.uncut(Site::Master(which), self.wires[Site::Master(which).index()].cuts);
         }

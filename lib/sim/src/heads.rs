@@ -80,7 +80,7 @@ impl World {
             Effect::Call { no, call } => {
                 match &*call {
                     Call::Decline { implicit: true, .. } => self.tally.add(Count::DeclinedUnspoken),
-                    Call::Leave { .. } if self.plant == Plant::LeaveUnsent => return self.end_member(member),
+                    Call::Leave { .. } if self.plant.has(Plant::LeaveUnsent) => return self.end_member(member),
                     Call::Seen { framework, upto, .. } => {
                         let record = self.stream.after(framework, 0);
                         if let Err(why) = self.sessions.seen(framework, record, *upto) {
@@ -103,6 +103,7 @@ impl World {
                     self.judge.fail(law::STATUSES, || format!("pipe {pipe}: {why}"));
                 }
                 self.members[member].place = if self.plant == Plant::StatusesSkipped { end } else { after as usize };
+                self.members[member].last = self.stream.mark(&framework, self.members[member].place);
                 self.members[member].follows = true;
                 self.member_reads_soon(member);
             }
@@ -173,7 +174,7 @@ impl World {
     /// Nobody reads what the head writes.
     pub(crate) fn head_reader_gone(&mut self, pipe: usize) {
         let head = seat(pipe, 0);
-        if !matches!(self.members[head].process, Process::Head(_)) {
+        if !matches!(self.members[head].process, Process::Head(_)) || self.plant == Plant::RemovedUntoldPipeUnseen {
             return;
         }
         self.tally.add(Count::ReaderGone);

@@ -33,6 +33,10 @@ pub mod law {
     pub const REVOKED: &str = "12 nobody is revoked of what is its share";
     /// Whom an operator declared gone is never taken in again, and nothing of it runs on once it knows.
     pub const GONE: &str = "13 gone is for good";
+    /// Nothing is offered of what an agent has that told its leader of a full disk.
+    pub const CLOSED: &str = "15 a full disk is given nothing";
+    /// A process of others is neither adopted nor ended, whatever its number.
+    pub const STRANGERS: &str = "16 processes of others are left alone";
     /// What is not to run on out of reach does not.
     pub const UNKEPT: &str = "14 what is not kept ends";
     /// After the faults everything comes to its end.
@@ -70,6 +74,8 @@ struct Truth {
     stored: Option<(u64, TaskState)>,
     /// As its client was told.
     told: Option<TaskState>,
+    /// Its end was stored, and lost with the end of the stream.
+    unrecorded: bool,
 }
 
 /// The judge.
@@ -134,6 +140,10 @@ impl Judge {
         let Some(truth) = self.tasks.get_mut(&launch.task) else {
             return self.fail(law::TRUTH, || format!("task {} was spawned and nobody asked for it", launch.task));
         };
+        if truth.unrecorded && truth.ended.is_some() {
+            // Nobody knows any more that it ran: whoever had no answer to its accept was told that the offer is gone.
+            *truth = Truth { client: truth.client, unrecorded: true, ..Truth::default() };
+        }
         if let Some(before) = &truth.spawned {
             let what = format!("task {} was spawned as {before:?} and again as {:?}", launch.task, launch.launch);
             return self.fail(law::ONCE, || what);
@@ -284,8 +294,21 @@ impl Judge {
         }
     }
 
+    /// A status is lost with the end of the stream, after its agent was told that it is stored.
+    pub fn unrecorded(&mut self, update: &Update) {
+        if let Some(truth) = self.tasks.get_mut(&update.task) {
+            truth.unrecorded |= update.is_final;
+        }
+    }
+
+    /// A client is told that nobody knows its task, of which the end was lost with the stream: that is all that can be said.
+    pub fn is_unrecorded(&self, update: &Update) -> bool {
+        update.reason.as_deref() == Some("unknown_to_agent") && self.tasks.get(&update.task).is_some_and(|truth| truth.unrecorded)
+    }
+
     /// A client is told a status.
     pub fn told(&mut self, client: usize, update: &Update) {
+        let is_lost = self.is_unrecorded(update);
         let Some(truth) = self.tasks.get_mut(&update.task) else { return };
         let before = truth.told.replace(update.state).unwrap_or(TaskState::Staging);
         if truth.client != client {
@@ -297,7 +320,7 @@ impl Judge {
         if update.is_final {
             let alive = truth.spawned.is_some() && truth.ended.is_none() && !truth.lost;
             truth.final_seen = Some(update.state);
-            let honest = honest(truth, update);
+            let honest = if is_lost { Ok(()) } else { honest(truth, update) };
             if alive && update.state != TaskState::Gone {
                 self.fail(law::STATES, || format!("task {} runs and client {client} was told that it is {}", update.task, update.state));
             } else if let Err(why) = honest {

@@ -13,6 +13,8 @@ use meso_core::wire::{Refusal, RefusalCode};
 
 use crate::agents::UNREACHABLE;
 use crate::clients::FAILOVER_MS;
+use crate::clock::FAST_PPM;
+use crate::full::told_of_disk;
 use crate::judge::law;
 use crate::masters::MasterSite;
 use crate::net::{Ask, Msg, Site};
@@ -76,7 +78,7 @@ impl World {
                 }
                 let event = match ask {
                     Ask::Hello(mut hello) => {
-                        if self.plant == Plant::TwiceTheBooks {
+                        if self.plant.has(Plant::TwiceTheBooks) {
                             hello.total.cpus = hello.total.cpus.checked_mul(2).expect("a small number");
                             hello.total.mem = hello.total.mem.checked_mul(2).expect("a small number");
                         }
@@ -126,7 +128,7 @@ impl World {
         let local_ms = site.clock.local_ms(self.now_ms);
         let leads = matches!(event, Event::Lead { .. } | Event::Raised { .. });
         // A leader that may not act at this moment is not asked: what it would say could not be said.
-        if site.machine.epoch().is_some() && !leads && site.acts(self.now_ms).is_none() && !self.plant.goes_on() {
+        if site.machine.epoch().is_some() && !leads && site.acts(self.now_ms).is_none() && !self.plant.has(Plant::NoSelfStop) {
             self.tally.add(Count::EffectsDropped);
             return;
         }
@@ -146,8 +148,12 @@ impl World {
         let hello = matches!(event, Event::Hello { .. });
         self.step(400 + which as u64);
         let returns = self.returns(which, &event);
-        let event = self.as_forgotten(event);
+        let told = told_of_disk(&event);
+        let mut event = self.as_forgotten(event);
+        self.as_open(&mut event);
+        self.as_believed(which, &mut event);
         let effects = self.masters[which].machine.step(local_ms, event);
+        self.heard_of_disk(which, told, &effects);
         if let Some((agent, unkept)) = returns {
             self.judge_return(which, &agent, &unkept, &effects);
         }
@@ -213,7 +219,7 @@ impl World {
             self.judge.fail(law::BOOKS, || format!("master {which}: {why}"));
             return;
         }
-        for site in self.agents.iter().filter(|_| !matches!(self.plant, Plant::TwiceTheTotal | Plant::TwiceTheBooks)) {
+        for site in self.agents.iter().filter(|_| !self.plant.has(Plant::TwiceTheTotal) && !self.plant.has(Plant::TwiceTheBooks)) {
             if lead.ledger().total(&site.id).is_some_and(|total| *total != site.total) {
                 self.judge.fail(law::BOOKS, || format!("master {which} believes in another total of agent {}", site.id));
                 return;
@@ -229,7 +235,16 @@ impl World {
         if self.plant == Plant::GoneBeforeRegistry {
             effects.make_contiguous().sort_by_key(|effect| !matches!(effect, Effect::Publish(update) if update.state == TaskState::Gone));
         }
+        let mut crash_at = self.crash_at(self.plan.faults.master_crash, effects.len());
         while let Some(effect) = effects.pop_front() {
+            if !self.masters[which].alive {
+                return;
+            }
+            if crash_at == Some(0) {
+                self.tally.add(Count::MasterBetweenEffects);
+                return self.crash_master(which);
+            }
+            crash_at = crash_at.map(|left| left - 1);
             let Some(epoch) = self.masters[which].machine.epoch() else {
                 // A standby only answers that it is not the one to ask.
                 if let Effect::Reply { caller, reply } = effect {
@@ -237,7 +252,7 @@ impl World {
                 }
                 continue;
             };
-            if self.masters[which].acts(self.now_ms).is_none() && !self.plant.goes_on() {
+            if self.masters[which].acts(self.now_ms).is_none() && !self.plant.has(Plant::NoSelfStop) {
                 self.tally.add(Count::EffectsDropped);
                 effects.push_front(effect);
                 if effects.iter().any(|effect| matches!(effect, Effect::Registry { .. })) {
@@ -293,12 +308,13 @@ impl World {
                         // What an earlier process asked is nothing to the one that may be another agent by now.
                         let site = &self.agents[*agent];
                         if site.run == *of_run {
+                            self.masters[which].welcomed.insert(site.id.clone());
                             self.judge.taken_in(which, &site.id);
                         }
                     }
                 }
                 if let Reply::Answer(answer) = &reply {
-                    if let Err(why) = self.sessions.answered((which, run, epoch), caller, answer, self.plan.faults.store_loss) {
+                    if let Err(why) = self.sessions.answered((which, run, epoch), caller, answer, self.plan.faults.forget()) {
                         self.judge.fail(law::SESSIONS, || format!("master {which}: {why}"));
                     }
                     if let Answer::Refused(refusal) = answer
@@ -314,6 +330,7 @@ impl World {
                     Push::Offers { offers, session, .. } => {
                         let back_ms = self.masters[which].clock.local_ms(self.now_ms) + self.plan.offer_ms + 1;
                         for offer in offers {
+                            self.judge_closed(which, &offer.agent);
                             self.sessions.offered(which, session, &offer.id, back_ms);
                         }
                         self.tally.add(Count::Offered);
@@ -323,8 +340,8 @@ impl World {
                     _ => {}
                 }
                 let is_untold = match &push {
-                    Push::Used { .. } => self.plant == Plant::UsedUntold,
-                    Push::Removed { .. } => self.plant == Plant::RemovedUntold,
+                    Push::Used { .. } => self.plant.has(Plant::UsedUntold),
+                    Push::Removed { .. } => self.plant.has(Plant::RemovedUntold),
                     _ => false,
                 };
                 let listens = |world: &Self, member: &usize| world.members[*member].lives() && world.members[*member].framework.as_ref() == Some(&framework) && world.pipes[pipe_of(*member)].principal == principal;
@@ -354,7 +371,7 @@ impl World {
                     }
                 }
                 if let Some(site) = self.agents.iter().position(|site| site.id == agent) {
-                    self.judge.acts(which, run, epoch, site, self.plan.faults.store_loss);
+                    self.judge.acts(which, run, epoch, site, self.plan.faults.forget());
                     if self.plan.faults.dup > 0 && self.chance(ECHO_ONCE_IN) {
                         self.tally.add(Count::Echoed);
                         let at_ms = self.now_ms + ECHO_MS_MIN + self.seed.below(ECHO_MS_MAX - ECHO_MS_MIN);
@@ -409,8 +426,14 @@ impl World {
             _ => site.since_ms,
         };
         // What names a framework is in the registry, and may be lost with it.
-        let named = self.clients[client].name.is_some() && !self.plan.faults.store_loss;
-        (self.now_ms - heard_ms + DRIFT_MS, if named { FAILOVER_MS } else { SESSION_MS })
+        let named = self.clients[client].name.is_some() && !self.plan.faults.forget();
+        (self.by_its_clock(which, self.now_ms - heard_ms), if named { FAILOVER_MS } else { SESSION_MS })
+    }
+
+    /// How long a time may be at most by the clock of a master, milliseconds.
+    pub(crate) fn by_its_clock(&self, which: usize, true_ms: u64) -> u64 {
+        let fast_ms = if self.plan.fast == Some(Site::Master(which)) { true_ms * FAST_PPM as u64 / 1_000_000 } else { 0 };
+        true_ms + fast_ms + DRIFT_MS
     }
 
     /// A leader hears of a client. If that took too long it has taken it as gone, and its tasks end even now.
@@ -453,7 +476,7 @@ impl World {
         }
         let (silent_ms, patience_ms) = self.silence(which, client);
         let faults = &self.plan.faults;
-        let kept_silent = faults.loss > 0 || faults.slow > 0 || faults.cut || faults.freeze || faults.store || faults.master_crash || faults.store_loss;
+        let kept_silent = faults.loss > 0 || faults.slow > 0 || faults.cut || faults.freeze || faults.store || faults.master_crash || faults.forget();
         if silent_ms < patience_ms {
             self.judge.fail(law::LIVES, || format!("master {which} ends task {task}: its framework is gone, which was heard {silent_ms} ms ago"));
         } else if !kept_silent {

@@ -8,6 +8,7 @@
 //! cargo run --release -p meso-sim -- --plants           # which planted bugs are caught, how soon and by what
 //! ```
 
+mod adopting;
 pub mod agenda;
 mod agents;
 mod bus;
@@ -16,6 +17,7 @@ pub mod clock;
 pub mod disk;
 mod faults;
 mod filter;
+mod full;
 mod gone;
 mod heads;
 pub mod judge;
@@ -28,6 +30,7 @@ pub mod plan;
 pub mod plant;
 mod procs;
 mod program;
+mod reverts;
 mod sessions;
 mod store;
 pub mod story;

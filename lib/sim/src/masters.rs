@@ -1,8 +1,8 @@
 //! The outside of a master: its lease, its registry, its place on the bus.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use meso_core::id::{MasterId, Nonce};
+use meso_core::id::{AgentId, MasterId, Nonce};
 use meso_core::lease::{self, Candidate, Lease, LeaseTimes, Why};
 use meso_core::master::{AgentState, Config, Effect, Event, Master, RemovalRate};
 use meso_core::resources::Quantities;
@@ -10,6 +10,7 @@ use meso_core::seed::Seed;
 
 use crate::agents::AgentSite;
 use crate::clock::Clock;
+use crate::full::Closed;
 use crate::net::{LeaseAsk, Msg, Site};
 use crate::plant::Plant;
 use crate::tally::Count;
@@ -51,6 +52,10 @@ pub struct MasterSite {
     /// What the lease waits for: reads, writes and pings with the time at which they are given up.
     pub(crate) asked: Vec<(u64, lease::Event)>,
     pub(crate) since_ms: u64,
+    /// Agents that told it that they take nothing.
+    pub(crate) closed: Closed,
+    /// Agents that it told its epoch.
+    pub(crate) welcomed: BTreeSet<AgentId>,
     /// Planted: it takes the epoch before its own.
     pub(crate) reuses: bool,
 }
@@ -64,7 +69,7 @@ impl MasterSite {
             run: 0,
             alive: false,
             connected: false,
-            clock: Clock { start_ms: seed.below(1 << 32), drift_ppm: seed.below(2_001) as i64 - 1_000 },
+            clock: Clock::some(seed),
             lease: Lease::new(candidate(&id, &nonce), LeaseTimes::SINGLE, 0),
             lease_ms: None,
             added_up: None,
@@ -79,6 +84,8 @@ impl MasterSite {
             queue: VecDeque::new(),
             asked: Vec::new(),
             since_ms: 0,
+            closed: Closed::default(),
+            welcomed: BTreeSet::new(),
             reuses: false,
         }
     }
@@ -144,8 +151,8 @@ impl World {
         config.agent_beat_ms = self.plan.agent_beat_ms;
         config.agent_timeout_ms = self.plan.agent_timeout_ms;
         config.agent_removal = self.plan.removal.map(|rate| RemovalRate::parse(rate).expect("a plain rate"));
-        config.offer_timeout_ms = if self.plant == Plant::OffersStay { 3_600_000 } else { self.plan.offer_ms };
-        if self.plant == Plant::LapsedStays {
+        config.offer_timeout_ms = if self.plant.has(Plant::OffersStay) { 3_600_000 } else { self.plan.offer_ms };
+        if self.plant.has(Plant::LapsedStays) {
             config.session_timeout_ms = 3_600_000;
         }
         self.masters[which] = MasterSite { run, clock, alive: true, connected: true, reuses: self.plant == Plant::EpochReused, machine: Master::new(config), ..fresh };
@@ -267,7 +274,7 @@ impl World {
                     _ => Count::LeaseLost,
                 });
                 self.story.tell(self.now_ms, || format!("master {which} stands down from epoch {epoch}: {why:?}"));
-                if !self.plant.goes_on() {
+                if !self.plant.has(Plant::NoSelfStop) {
                     self.step_down(which);
                 }
             }
@@ -291,6 +298,8 @@ impl World {
         site.reading = None;
         site.writing = None;
         site.queue.clear();
+        site.closed.clear();
+        site.welcomed.clear();
         site.machine.step(local_ms, Event::StepDown);
         self.wires[Site::Master(which).index()].outbox.clear();
     }

@@ -66,6 +66,10 @@ impl World {
                 hello.tasks.iter_mut().for_each(forget);
                 None
             }
+            Ask::Beat(beat) => {
+                beat.closed = None;
+                None
+            }
             Ask::Call(_, call) => match &mut **call {
                 Call::Subscribe(subscribe) if subscribe.v != PROTOCOL_MIN => Some(Reply::Answer(Answer::Refused(refusal()))),
                 Call::Subscribe(subscribe) => {

@@ -16,6 +16,7 @@ use crate::judge::law;
 use crate::masters::MasterSite;
 use crate::net::{Ask, SEATS, Site};
 use crate::plant::Plant;
+use crate::stream::Mark;
 use crate::tally::Count;
 use crate::world::{Item, Waiting, World};
 
@@ -70,6 +71,7 @@ pub struct Member {
     pub(crate) clock: Clock,
     /// Its place in the record of its framework.
     pub(crate) place: usize,
+    pub(crate) last: Option<Mark>,
     pub(crate) follows: bool,
     pub(crate) reading: bool,
     /// The offer that it asks about.
@@ -93,8 +95,9 @@ impl Member {
             framework: None,
             heard: None,
             excused: false,
-            clock: Clock { start_ms: seed.below(1 << 32), drift_ppm: seed.below(2_001) as i64 - 1_000 },
+            clock: Clock::some(seed),
             place: 0,
+            last: None,
             follows: false,
             reading: false,
             known: VecDeque::new(),
@@ -424,9 +427,18 @@ impl World {
             return;
         }
         let Some(framework) = site.framework.clone() else { return };
-        let news: Vec<_> = self.stream.after(&framework, site.place).to_vec();
-        let from = site.place as u64;
-        site.place += news.len();
+        let place = self.stream.resume(&framework, site.place, site.last);
+        let is_other = place != site.place;
+        let news: Vec<_> = self.stream.after(&framework, place).to_vec();
+        let from = place as u64;
+        site.place = place + news.len();
+        site.last = self.stream.mark(&framework, site.place);
+        if is_other {
+            self.tally.add(Count::StreamReset);
+            if matches!(self.members[member].process, Process::Tail(_)) {
+                self.tail_event(member, meso_core::launcher::Event::Gap);
+            }
+        }
         for (place, update) in news.iter().enumerate() {
             match &self.members[member].process {
                 Process::Head(_) => {
@@ -461,13 +473,13 @@ impl World {
             Some((master, run, at_ms)) if (master, run) == (which, site.run) => at_ms.max(site.since_ms),
             _ => site.since_ms,
         };
-        self.now_ms - heard_ms + crate::leading::DRIFT_MS
+        self.by_its_clock(which, self.now_ms - heard_ms)
     }
 
     /// A task of a pipeline ends because its framework is gone: nobody of those who could speak for it may have spoken lately.
     pub(crate) fn judge_member_lapse(&mut self, which: usize, task: &TaskId, member: usize) {
         let pipe = pipe_of(member);
-        if self.pipes[pipe].name.is_some() && !self.plan.faults.store_loss {
+        if self.pipes[pipe].name.is_some() && !self.plan.faults.forget() {
             let name = self.pipes[pipe].name.clone();
             let speaks = |other: &usize| self.pipes[pipe_of(*other)].name == name && self.members[*other].heard.is_some();
             let silent_ms = (0..self.members.len()).filter(speaks).map(|other| self.member_silence(which, other)).min().unwrap_or(u64::MAX);

@@ -2,6 +2,8 @@
 
 use meso_core::seed::Seed;
 
+use crate::net::Site;
+
 /// The kinds of faults; each run is given some of them, so that no kind hides behind another.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Faults {
@@ -35,12 +37,23 @@ pub struct Faults {
     pub pipe_kill: bool,
     /// An operator declares agents gone.
     pub gone: bool,
+    /// Disks of agents are full for a while, or fail once.
+    pub disk: bool,
+    /// Supervisors of tasks are killed and leave no record.
+    pub supervisor: bool,
+    /// The power of the store goes: lease, registry and stream are again what they were some time before.
+    pub store_revert: bool,
 }
 
 impl Faults {
     /// Whether anything goes wrong at all.
     pub fn any(&self) -> bool {
         *self != Faults::default()
+    }
+
+    /// Whether what the registry was told may be lost.
+    pub fn forget(&self) -> bool {
+        self.store_loss || self.store_revert
     }
 }
 
@@ -86,6 +99,8 @@ pub struct Plan {
     pub older: Older,
     /// How many silent agents a leader marks unreachable in how long a time; all at once if it is not said.
     pub removal: Option<&'static str>,
+    /// Whose clock runs far too fast.
+    pub fast: Option<Site>,
 }
 
 /// Who is of the release before, a bit for each.
@@ -132,6 +147,9 @@ impl Plan {
             store_loss: coin(8),
             pipe_kill: false,
             gone: false,
+            disk: false,
+            supervisor: false,
+            store_revert: false,
         };
         let mut between = |low: u64, high: u64| low + draw.below(high - low + 1);
         let plan = Plan {
@@ -154,23 +172,32 @@ impl Plan {
             unkept: false,
             older: Older::default(),
             removal: None,
+            fast: None,
         };
         let pipes = [0, 0, 1, 2][between(0, 3) as usize];
         let pipe_kill = pipes > 0 && between(0, 1) == 0;
         let program = between(0, 3) == 0;
         let unkept = between(0, 1) == 0;
-        let gone = between(0, 3) == 0;
+        let gone = between(0, 1) == 0;
         let older = if between(0, 3) == 0 { Older { masters: between(0, 7), agents: between(0, 63), clients: between(0, 15) } } else { Older::default() };
         let removal = [None, None, Some("20/1m"), Some("1/20s")][between(0, 3) as usize];
+        let (disk, supervisor, store_revert) = (between(0, 2) == 0, between(0, 2) == 0, between(0, 4) == 0);
+        let fast = match between(0, 11) {
+            0 => Some(Site::Master(between(0, plan.masters as u64 - 1) as usize)),
+            1 => Some(Site::Agent(between(0, plan.agents as u64 - 1) as usize)),
+            2 => Some(Site::Client(between(0, plan.clients as u64 - 1) as usize)),
+            _ => None,
+        };
         // Tasks are short, and are to be there still when their agent is out of reach for too long.
         let (agent_beat_ms, agent_timeout_ms) = if unkept { (2_000, [7_000, 12_000, 20_000][between(0, 2) as usize]) } else { (plan.agent_beat_ms, plan.agent_timeout_ms) };
         // With the store the word of an operator is lost as well.
-        let gone = gone && !plan.faults.store_loss;
-        Plan { pipes, program, unkept, older, removal, agent_beat_ms, agent_timeout_ms, faults: Faults { pipe_kill, gone, ..plan.faults.clone() }, ..plan }
+        let gone = gone && !plan.faults.store_loss && !store_revert;
+        let faults = Faults { pipe_kill, gone, disk, supervisor, store_revert, ..plan.faults.clone() };
+        Plan { pipes, program, unkept, older, removal, fast, agent_beat_ms, agent_timeout_ms, faults, ..plan }
     }
 
     /// The same machines and work with nothing going wrong.
     pub fn calm(seed: u64) -> Self {
-        Plan { faults: Faults::default(), ..Plan::of(seed) }
+        Plan { faults: Faults::default(), fast: None, ..Plan::of(seed) }
     }
 }

@@ -70,6 +70,26 @@ pub enum Plant {
     AloneRunsOn,
     /// Nobody says that it leaves. The lease of each member holds against it.
     LeaveUnsent,
+    /// An agent goes on as if its disk had taken what it refused.
+    FullIgnored,
+    /// A leader does not hear that an agent's disk is full.
+    ClosedUnheard,
+    /// An agent takes whoever has the number of a task's process for it.
+    AdoptByNumber,
+    /// An agent does not look whether its machine was started anew.
+    BootIgnored,
+    /// A leader goes by the epoch in the store, though an agent has obeyed a higher one: the store went back to an older state.
+    RevertedBelieved,
+    /// A leader takes an agent in that obeys its epoch, though another leader had that number.
+    EpochShared,
+    /// Both: leaders believe that agents have twice as much, and agents admit it.
+    TwiceTheBooksAdmitted,
+    /// Both: heads do not hear what was used, and offers never expire.
+    UsedUntoldOffersStay,
+    /// Both: heads do not hear that their session is over, neither from their leader nor by the end of their pipe.
+    RemovedUntoldPipeUnseen,
+    /// Both: nobody says that it leaves, and a silent member is never taken for gone.
+    LeaveUnsentLapsedStays,
 }
 
 impl Plant {
@@ -102,26 +122,46 @@ impl Plant {
         (Plant::GoneForgotten, "gone-forgotten"),
         (Plant::UnkeptForgotten, "unkept-forgotten"),
         (Plant::AloneRunsOn, "alone-runs-on"),
+        (Plant::FullIgnored, "full-ignored"),
+        (Plant::ClosedUnheard, "closed-unheard"),
+        (Plant::AdoptByNumber, "adopt-by-number"),
+        (Plant::BootIgnored, "boot-ignored"),
+        (Plant::RevertedBelieved, "reverted-believed"),
+        (Plant::EpochShared, "epoch-shared"),
+        (Plant::TwiceTheBooksAdmitted, "twice-the-books-admitted"),
+        (Plant::UsedUntoldOffersStay, "used-untold-offers-stay"),
+        (Plant::RemovedUntoldPipeUnseen, "removed-untold-pipe-unseen"),
+        (Plant::LeaveUnsentLapsedStays, "leave-unsent-lapsed-stays"),
     ];
 
-    /// Bugs against which a second defence holds: nothing breaks while only one is planted.
-    pub const HELD: &[(Plant, &str)] = &[(Plant::TwiceTheBooks, "twice-the-books"), (Plant::UsedUntold, "used-untold"), (Plant::RemovedUntold, "removed-untold"), (Plant::LeaveUnsent, "leave-unsent")];
+    /// Bugs against which a second defence holds, each with the pair that breaks something: nothing breaks while only one is
+    /// planted.
+    pub const HELD: &[(Plant, &str, Plant)] = &[
+        (Plant::TwiceTheBooks, "twice-the-books", Plant::TwiceTheBooksAdmitted),
+        (Plant::UsedUntold, "used-untold", Plant::UsedUntoldOffersStay),
+        (Plant::RemovedUntold, "removed-untold", Plant::RemovedUntoldPipeUnseen),
+        (Plant::LeaveUnsent, "leave-unsent", Plant::LeaveUnsentLapsedStays),
+    ];
+
+    /// Whether this bug is planted: alone, or as one of a pair.
+    pub fn has(self, one: Plant) -> bool {
+        let pair: &[Plant] = match self {
+            Plant::NoSelfStopNoFence => &[Plant::NoSelfStop, Plant::NoFence],
+            Plant::UsedUntoldOffersStay => &[Plant::UsedUntold, Plant::OffersStay],
+            Plant::RemovedUntoldPipeUnseen => &[Plant::RemovedUntold],
+            Plant::LeaveUnsentLapsedStays => &[Plant::LeaveUnsent, Plant::LapsedStays],
+            Plant::TwiceTheBooksAdmitted => &[Plant::TwiceTheBooks, Plant::TwiceTheTotal],
+            _ => &[],
+        };
+        self == one || pair.contains(&one)
+    }
 
     /// Bugs against which a second defence holds nearly always: a run of some thousand seeds finds them.
-    pub const RARE: &[(Plant, &str)] = &[(Plant::NoFence, "no-fence")];
-
-    /// Whether leaders go on after their lease.
-    pub fn goes_on(self) -> bool {
-        matches!(self, Plant::NoSelfStop | Plant::NoSelfStopNoFence)
-    }
-
-    /// Whether agents obey whatever epoch.
-    pub fn obeys_all(self) -> bool {
-        matches!(self, Plant::NoFence | Plant::NoSelfStopNoFence)
-    }
+    pub const RARE: &[(Plant, &str, Plant)] = &[(Plant::NoFence, "no-fence", Plant::NoSelfStopNoFence)];
 
     /// Reads the word of a bug.
     pub fn parse(word: &str) -> Option<Plant> {
-        Plant::ALL.iter().chain(Plant::HELD).chain(Plant::RARE).find(|(_, name)| *name == word).map(|(plant, _)| *plant)
+        let held = Plant::HELD.iter().chain(Plant::RARE).map(|(plant, name, _)| (plant, name));
+        Plant::ALL.iter().map(|(plant, name)| (plant, name)).chain(held).find(|(_, name)| **name == word).map(|(plant, _)| *plant)
     }
 }

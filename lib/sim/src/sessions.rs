@@ -190,6 +190,13 @@ impl Sessions {
         Ok(())
     }
 
+    /// The end of a framework's record is lost: this much is left of it.
+    pub fn reverted(&mut self, framework: &FrameworkId, left: usize) {
+        if let Some(checked) = self.checked.get_mut(framework) {
+            *checked = (left as u64).min(*checked);
+        }
+    }
+
     /// All of a framework's record up to here is taken for acknowledged.
     ///
     /// # Errors

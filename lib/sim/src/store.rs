@@ -8,7 +8,7 @@ use meso_core::lease::Record;
 const OLD_RECORDS_MAX: usize = 4;
 
 /// Lease and registry.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SimStore {
     last: u64,
     lease: Option<(u64, Record)>,

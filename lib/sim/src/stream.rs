@@ -1,4 +1,4 @@
-//! The stream of statuses: stored once each, in one order for all readers.
+//! The stream of statuses: stored once each, in one order for all readers, unless its end is lost.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -8,13 +8,34 @@ use meso_core::wire::Update;
 
 /// Within this time a status sent again is recognised by its message id, milliseconds.
 const DUPLICATE_WINDOW_MS: u64 = 120_000;
+/// How far back a reader begins that finds the stream to be another one than it read, milliseconds.
+const OVERLAP_MS: u64 = 10_000;
 
 /// The stored statuses, framework by framework.
 #[derive(Debug, Default)]
 pub struct SimStream {
-    frameworks: HashMap<FrameworkId, Vec<Rc<Update>>>,
+    frameworks: HashMap<FrameworkId, Kept>,
     ids: HashMap<(TaskId, u64), u64>,
+    stored: u64,
 }
+
+/// What is stored of a framework.
+#[derive(Debug, Default)]
+struct Kept {
+    updates: Vec<Rc<Update>>,
+    marks: Vec<Mark>,
+}
+
+/// By what a stored status is told from another in its place: its number among all that were ever stored, and its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    number: u64,
+    at_ms: u64,
+}
+
+/// How much of it was on the disk at some moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Upto(u64);
 
 impl SimStream {
     /// Stores a status of an agent; false if it was recognised as stored already.
@@ -26,12 +47,53 @@ impl SimStream {
             }
             self.ids.insert(id, now_ms);
         }
-        self.frameworks.entry(update.framework.clone()).or_default().push(Rc::clone(update));
+        self.stored += 1;
+        let kept = self.frameworks.entry(update.framework.clone()).or_default();
+        kept.updates.push(Rc::clone(update));
+        kept.marks.push(Mark { number: self.stored, at_ms: now_ms });
         true
     }
 
     /// What is stored of a framework from this place on.
     pub fn after(&self, framework: &FrameworkId, place: usize) -> &[Rc<Update>] {
-        self.frameworks.get(framework).and_then(|all| all.get(place..)).unwrap_or_default()
+        self.frameworks.get(framework).and_then(|kept| kept.updates.get(place..)).unwrap_or_default()
+    }
+
+    /// The mark of the last status before this place.
+    pub fn mark(&self, framework: &FrameworkId, place: usize) -> Option<Mark> {
+        self.frameworks.get(framework)?.marks.get(place.checked_sub(1)?).copied()
+    }
+
+    /// Where a reader goes on that has read up to this place, the last with this mark: elsewhere if the stream lost that.
+    pub fn resume(&self, framework: &FrameworkId, place: usize, last: Option<Mark>) -> usize {
+        let Some(last) = last else { return if self.after(framework, 0).len() < place { 0 } else { place } };
+        if self.mark(framework, place) == Some(last) {
+            return place;
+        }
+        self.frameworks.get(framework).map_or(0, |kept| kept.marks.partition_point(|mark| mark.at_ms + OVERLAP_MS < last.at_ms))
+    }
+
+    /// All that is stored by now.
+    pub fn upto(&self) -> Upto {
+        Upto(self.stored)
+    }
+
+    /// The power of the store goes: what was not on the disk is lost, and its places are given anew. Says of which
+    /// frameworks how much is left, and what is lost.
+    pub fn revert(&mut self, upto: Upto) -> Vec<(FrameworkId, usize, Vec<Rc<Update>>)> {
+        let mut cut = Vec::new();
+        for (framework, kept) in &mut self.frameworks {
+            let left = kept.marks.partition_point(|mark| mark.number <= upto.0);
+            if left < kept.marks.len() {
+                kept.marks.truncate(left);
+                let lost = kept.updates.split_off(left);
+                for update in &lost {
+                    self.ids.remove(&(update.task.clone(), update.seq));
+                }
+                cut.push((framework.clone(), left, lost));
+            }
+        }
+        cut.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+        cut
     }
 }

@@ -160,7 +160,7 @@ impl World {
                         self.judge.wanted(told_as, id);
                     }
                 }
-                if matches!(*call, Call::Leave { .. }) && self.plant == Plant::LeaveUnsent {
+                if matches!(*call, Call::Leave { .. }) && self.plant.has(Plant::LeaveUnsent) {
                     return self.end_member(member);
                 }
                 self.member_asks(member, Said::Call(no), *call);
@@ -199,7 +199,7 @@ impl World {
     /// Whether something may keep a process from being heard.
     fn is_lossy(&self) -> bool {
         let faults = &self.plan.faults;
-        faults.loss > 0 || faults.slow > 0 || faults.cut || faults.freeze || faults.store || faults.master_crash || faults.store_loss
+        faults.loss > 0 || faults.slow > 0 || faults.cut || faults.freeze || faults.store || faults.master_crash || faults.forget()
     }
 
     fn tail_done(&mut self, member: usize) {

@@ -12,12 +12,14 @@ use meso_core::wire::query::Rows;
 use crate::agenda::Agenda;
 use crate::agents::AgentSite;
 use crate::clients::ClientSite;
+use crate::clock::FAST_PPM;
 use crate::judge::{Judge, Violation, law};
 use crate::masters::MasterSite;
 use crate::net::{Ask, Msg, SITES_MAX, Site, Wire};
 use crate::pipes::{Member, Pipe, Said, pipe_of};
 use crate::plan::Plan;
 use crate::plant::Plant;
+use crate::reverts::Saved;
 use crate::sessions::Sessions;
 use crate::store::SimStore;
 use crate::story::Story;
@@ -30,6 +32,8 @@ pub const CONVERGE_MS: u64 = 420_000;
 const PROBE_MS: u64 = 500;
 /// So many steps at one moment are a machine that spins.
 const STEPS_AT_ONCE_MAX: u64 = 20_000;
+/// A master or a client crashes between two effects once in so many batches of them, where it crashes at all.
+const CRASH_ONCE_IN: u64 = 500;
 /// A slow message takes up to so long, milliseconds.
 const SLOW_MS_MAX: u64 = 4_000;
 
@@ -74,6 +78,12 @@ pub enum Item {
     Uncut(Site, u64),
     /// The store is back in service.
     StoreBack,
+    /// The store's machine writes to its disk what it has.
+    SaveStore,
+    /// The disk of an agent has room again.
+    DiskFree(usize),
+    /// A run of an agent looks at its disk.
+    DiskLook(usize, u64),
     /// The next fault.
     Fault,
     /// The end of the faults.
@@ -134,6 +144,7 @@ pub struct World {
     pub(crate) sessions: Sessions,
     pub(crate) store: SimStore,
     pub(crate) store_down: bool,
+    pub(crate) saved: Saved,
     pub(crate) stream: SimStream,
     pub(crate) waiting: HashMap<Caller, Waiting>,
     callers: Caller,
@@ -156,9 +167,20 @@ impl World {
         for _ in 0..4 {
             seed.draw();
         }
-        let masters = (0..plan.masters).map(|_| MasterSite::new(&mut seed)).collect();
-        let agents = (0..plan.agents).map(|which| AgentSite::new(which, &mut seed)).collect();
-        let clients = (0..plan.clients).map(|which| ClientSite::new(which, &mut seed)).collect();
+        let mut masters: Vec<MasterSite> = (0..plan.masters).map(|_| MasterSite::new(&mut seed)).collect();
+        let mut agents: Vec<AgentSite> = (0..plan.agents).map(|which| AgentSite::new(which, &mut seed)).collect();
+        let mut clients: Vec<ClientSite> = (0..plan.clients).map(|which| ClientSite::new(which, &mut seed)).collect();
+        let mut tally = Tally::default();
+        let fast = match plan.fast {
+            Some(Site::Master(which)) => masters.get_mut(which).map(|site| &mut site.clock),
+            Some(Site::Agent(which)) => agents.get_mut(which).map(|site| &mut site.clock),
+            Some(Site::Client(which)) => clients.get_mut(which).map(|site| &mut site.clock),
+            _ => None,
+        };
+        if let Some(clock) = fast {
+            clock.drift_ppm = FAST_PPM;
+            tally.add(Count::FastClock);
+        }
         let (pipes, members) = Pipe::all(plan.pipes, &mut seed);
         World {
             judge: Judge::new(plan.agents),
@@ -180,10 +202,11 @@ impl World {
             members,
             store: SimStore::default(),
             store_down: false,
+            saved: Saved::default(),
             stream: SimStream::default(),
             waiting: HashMap::new(),
             callers: 0,
-            tally: Tally::default(),
+            tally,
             story: Story::new(lines_max),
             steps: 0,
             steps_here: 0,
@@ -237,6 +260,7 @@ impl World {
         self.begin_pipes();
         if self.plan.faults.any() {
             self.agenda.enter(1_000, Item::Fault);
+            self.agenda.enter(1_000, Item::SaveStore);
         }
         self.agenda.enter(self.plan.chaos_ms, Item::Calm);
         self.agenda.enter(self.plan.chaos_ms, Item::Probe);
@@ -320,6 +344,9 @@ impl World {
             Item::Notice(which, cuts, connected) => self.master_notices(which, cuts, connected),
             Item::Uncut(site, cuts) => self.uncut(site, cuts),
             Item::StoreBack => self.store_down = false,
+            Item::SaveStore => self.save_store(),
+            Item::DiskFree(which) => self.disk_free(which),
+            Item::DiskLook(which, run) => self.look_at_disk(which, run),
             Item::Fault => self.fault(),
             Item::Calm => self.heal_all(),
             Item::Probe => {
@@ -352,6 +379,11 @@ impl World {
     /// True once in so many, while things go wrong.
     pub(crate) fn chance(&mut self, once_in: u64) -> bool {
         !self.calm && self.seed.below(once_in) == 0
+    }
+
+    /// Before which effect of so many a process crashes, now and then, if it is one of those that do.
+    pub(crate) fn crash_at(&mut self, does: bool, effects: usize) -> Option<usize> {
+        (does && effects > 0 && self.chance(CRASH_ONCE_IN)).then(|| self.seed.below(effects as u64) as usize)
     }
 
     /// True for so many of a thousand, while things go wrong.
@@ -543,7 +575,7 @@ impl World {
 fn target(item: &Item) -> Option<Site> {
     match item {
         Item::Wake(site) | Item::Deliver(site, ..) => Some(*site),
-        Item::Local(which, ..) => Some(Site::Agent(*which)),
+        Item::Local(which, ..) | Item::DiskLook(which, _) => Some(Site::Agent(*which)),
         Item::Notice(which, ..) | Item::Program(which, ..) => Some(Site::Master(*which)),
         Item::Read(which, _) | Item::Job(which, _) => Some(Site::Client(*which)),
         Item::MemberReads(which, _) | Item::TailReads(which, _) | Item::TailJob(which, ..) | Item::AskTasks(which, _) => Some(Site::Member(*which)),

@@ -248,10 +248,11 @@ impl Lead {
         Answer::Done {}
     }
 
-    /// Notes up to where the framework's statuses were seen. A durable name keeps it.
+    /// Notes up to where the framework's statuses were seen, which is further back where the record lost its end. A durable
+    /// name keeps it.
     fn set_seen(&mut self, framework: &FrameworkId, upto: u64) -> Answer {
         let Some(entry) = self.frameworks.get_mut(framework) else { return Answer::Done {} };
-        if upto > entry.seen {
+        if upto != entry.seen {
             entry.seen = upto;
             if entry.name.is_some() {
                 self.register_frameworks();

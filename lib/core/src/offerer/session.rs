@@ -201,6 +201,10 @@ impl Offerer {
                 if framework != self.framework {
                     self.framework = framework.clone();
                     out.push(Effect::Framework(framework));
+                    if std::mem::take(&mut self.following) {
+                        // The registry lost our name, and it is another framework's by now.
+                        self.statuses.reads_another();
+                    }
                 }
                 out.push(Effect::Registered { agents });
                 if is_new {

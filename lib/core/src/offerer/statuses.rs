@@ -85,7 +85,6 @@ impl Statuses {
 
     /// Takes a status in; says nothing new if it is known. `stream_seq` is its place in the record, 0 if it came otherwise.
     pub fn hear(&mut self, update: Update, stream_seq: u64) {
-        self.heard = self.heard.max(stream_seq);
         let task = update.task.clone();
         let known = self.tasks.entry(task.clone()).or_default();
         let by_master = update.agent_seq == 0;
@@ -96,6 +95,11 @@ impl Statuses {
         // An agent that is back says its own last word again: what the master laid over it is over.
         let is_back = matches!(known.last, Some((seq, TaskState::Unreachable)) if !by_master && update.seq == seq);
         if !is_news && !is_back {
+            // Its place may be another than before, where the record lost its end.
+            if let Some(pending) = known.pending.iter_mut().find(|pending| stream_seq > 0 && pending.stream_seq == 0 && pending.update.seq == update.seq) {
+                pending.stream_seq = stream_seq;
+                self.open.insert(stream_seq);
+            }
             return;
         }
         known.last = Some((update.seq, update.state));
@@ -196,9 +200,28 @@ impl Statuses {
         self.open.first().map_or(self.heard, |first| first - 1)
     }
 
-    /// What is recorded up to here is not ours to tell.
+    /// The record is read up to here. Where it goes back it has lost its end, and gives the places from this one on anew.
     pub fn passed(&mut self, stream_seq: u64) {
-        self.heard = self.heard.max(stream_seq);
+        if stream_seq == 0 {
+            return;
+        }
+        if stream_seq <= self.heard {
+            self.forget_places(stream_seq);
+        }
+        self.heard = stream_seq;
+    }
+
+    /// What is read from here on is another framework's record: no place that is known means anything there.
+    pub fn reads_another(&mut self) {
+        self.forget_places(1);
+        self.heard = 0;
+    }
+
+    fn forget_places(&mut self, from: u64) {
+        if !self.open.split_off(&from).is_empty() {
+            let pending = self.tasks.values_mut().flat_map(|known| &mut known.pending);
+            pending.filter(|pending| pending.stream_seq >= from).for_each(|pending| pending.stream_seq = 0);
+        }
     }
 
     /// How many were given up, since nobody acknowledged them.
