@@ -1,5 +1,6 @@
 //! The outside of an agent: its disk, its processes, its place on the bus.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use meso_core::agent::record::Record;
@@ -324,8 +325,8 @@ impl World {
             Plant::SendBeforePersist => effects.sort_by_key(|effect| !matches!(effect, Effect::Send(_))),
             _ => {}
         }
-        let mut batch: Vec<Record> = Vec::new();
-        let mut is_anew = false;
+        let mut unwritten: VecDeque<Record> = effects.iter().filter_map(|effect| if let Effect::Persist(record) = effect { Some(record.clone()) } else { None }).collect();
+        let mut count = 0;
         let crash_at = if self.plan.faults.agent_crash && effects.iter().any(|effect| matches!(effect, Effect::Persist(_))) && self.chance(CRASH_ONCE_IN) {
             self.tally.add(Count::CrashBetweenEffects);
             Some(self.seed.below(effects.len() as u64 + 1))
@@ -334,47 +335,48 @@ impl World {
         };
         for (place, effect) in effects.into_iter().enumerate() {
             if crash_at == Some(place as u64) {
+                let batch: Vec<Record> = unwritten.drain(..count.min(unwritten.len())).collect();
                 if !batch.is_empty() {
                     self.tally.add(Count::CrashInWrite);
                     self.agents[which].disk.append(&batch);
                 }
                 return self.crash_agent(which);
             }
-            if let Effect::Persist(record) = effect {
-                batch.push(record);
+            if matches!(effect, Effect::Persist(_)) {
+                count += 1;
                 continue;
             }
-            if !self.write(which, &mut batch, &mut is_anew) {
+            if !self.write(which, &mut unwritten, std::mem::take(&mut count)) {
                 return self.agent_gives_up(which);
             }
             self.perform_agent_effect(which, effect);
         }
-        if !self.write(which, &mut batch, &mut is_anew) {
+        if !self.write(which, &mut unwritten, count) {
             return self.agent_gives_up(which);
         }
         self.schedule(Site::Agent(which));
     }
 
-    /// Writes down what an agent must not forget; false if the disk refuses it. `is_anew` once the log was begun anew with
-    /// all that the machine knows.
-    fn write(&mut self, which: usize, batch: &mut Vec<Record>, is_anew: &mut bool) -> bool {
+    /// Writes down the next so many facts that an agent must not forget; false if the disk refuses them. Where the log is
+    /// begun anew it holds the later ones as well: the machine knows them already.
+    fn write(&mut self, which: usize, unwritten: &mut VecDeque<Record>, count: usize) -> bool {
         let site = &mut self.agents[which];
+        let mut batch: Vec<Record> = unwritten.drain(..count.min(unwritten.len())).collect();
         if batch.is_empty() {
             return true;
         }
-        if !*is_anew && !site.disk.put(batch, self.plant != Plant::NoSync) {
+        if !site.disk.put(&batch, self.plant != Plant::NoSync) {
             if self.plant == Plant::FullIgnored {
-                batch.clear();
                 return true;
             }
-            *is_anew = site.machine.as_ref().is_some_and(|machine| site.disk.renew(&machine.snapshot()));
-            if !*is_anew {
+            if !site.machine.as_ref().is_some_and(|machine| site.disk.renew(&machine.snapshot())) {
                 return false;
             }
+            batch.extend(unwritten.drain(..));
             self.judge.rewritten(which);
             self.tally.add(Count::LogAbandoned);
         }
-        for record in batch.drain(..) {
+        for record in batch {
             match record {
                 Record::Status { update } => self.judge.written(which, &update),
                 Record::Killing { task, reason, .. } => {

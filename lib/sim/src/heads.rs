@@ -99,7 +99,7 @@ impl World {
                 let Some(framework) = self.members[member].framework.clone() else { return };
                 let record = self.stream.after(&framework, 0);
                 let end = record.len();
-                if let Err(why) = self.sessions.seen(&framework, record, after) {
+                if let Err(why) = self.sessions.begins(&framework, record, after) {
                     self.judge.fail(law::STATUSES, || format!("pipe {pipe}: {why}"));
                 }
                 self.members[member].place = if self.plant == Plant::StatusesSkipped { end } else { after as usize };

@@ -138,12 +138,11 @@ impl World {
         {
             self.heard(which, client);
         }
-        if let Event::Call { caller, .. } = &event
-            && let Some(member) = self.sessions.who(*caller)
-            && !self.sessions.is_fenced(*caller)
-        {
-            self.heard_member(which, member);
-        }
+        let speaker = match &event {
+            // Whoever asks what an offer is does not say who it is.
+            Event::Call { caller, call, .. } if !matches!(**call, Call::Look { .. }) && !self.sessions.is_fenced(*caller) => self.sessions.who(*caller).map(|member| (*caller, member)),
+            _ => None,
+        };
         let moves = moves(&event);
         let hello = matches!(event, Event::Hello { .. });
         self.step(400 + which as u64);
@@ -154,6 +153,13 @@ impl World {
         self.as_believed(which, &mut event);
         let effects = self.masters[which].machine.step(local_ms, event);
         self.heard_of_disk(which, told, &effects);
+        // Who is refused is none of those whom the leader has patience with.
+        let is_refused = |caller: u64| effects.iter().any(|effect| matches!(effect, Effect::Reply { caller: to, reply: Reply::Answer(Answer::Refused(_)) } if *to == caller));
+        if let Some((caller, member)) = speaker
+            && !is_refused(caller)
+        {
+            self.heard_member(which, member);
+        }
         if let Some((agent, unkept)) = returns {
             self.judge_return(which, &agent, &unkept, &effects);
         }

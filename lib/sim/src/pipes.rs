@@ -442,7 +442,9 @@ impl World {
         for (place, update) in news.iter().enumerate() {
             match &self.members[member].process {
                 Process::Head(_) => {
-                    let status = meso_core::offerer::Event::Status { update: Box::new((**update).clone()), stream_seq: from + place as u64 + 1 };
+                    let seq = from + place as u64 + 1;
+                    self.story.tell(self.now_ms, || format!("member {member} reads {} of {} ({}) in place {seq}", update.state, update.task, update.seq));
+                    let status = meso_core::offerer::Event::Status { update: Box::new((**update).clone()), stream_seq: seq };
                     self.head_event(member, status);
                 }
                 Process::Tail(_) => self.tail_event(member, meso_core::launcher::Event::Update(Box::new((**update).clone()))),

@@ -1,6 +1,6 @@
 //! The laws of sessions: who was offered what, whose calls may have an effect, which statuses were acknowledged.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use meso_core::id::{FrameworkId, Nonce, OfferId, TaskId};
 use meso_core::master::{Caller, Lead};
@@ -44,6 +44,8 @@ pub struct Sessions {
     acked: HashMap<TaskId, u64>,
     /// Up to where in a framework's record all was found acknowledged.
     checked: HashMap<FrameworkId, u64>,
+    /// Frameworks whose record lost its end.
+    reverted: BTreeSet<FrameworkId>,
     /// What the readers of each pipeline were told and have not acknowledged.
     told: HashMap<(usize, TaskId), Told>,
 }
@@ -183,7 +185,9 @@ impl Sessions {
     pub fn told_again(&self, pipe: usize, calm_ms: u64, now_ms: u64) -> Result<(), String> {
         for ((of, task), told) in &self.told {
             let due_ms = told.at_ms.max(calm_ms) + (AGAIN_MS << told.times.min(10)) + AGAIN_SLACK_MS;
-            if *of == pipe && told.times > 0 && due_ms < now_ms {
+            // Another reader of the same framework may have.
+            let is_acked = self.acked.get(task).is_some_and(|acked| *acked >= told.seq);
+            if *of == pipe && told.times > 0 && due_ms < now_ms && !is_acked {
                 return Err(format!("number {} of task {task} was told {} times, the last {} ms ago, and nobody acknowledged it", told.seq, told.times, now_ms - told.at_ms));
             }
         }
@@ -192,8 +196,24 @@ impl Sessions {
 
     /// The end of a framework's record is lost: this much is left of it.
     pub fn reverted(&mut self, framework: &FrameworkId, left: usize) {
+        self.reverted.insert(framework.clone());
         if let Some(checked) = self.checked.get_mut(framework) {
             *checked = (left as u64).min(*checked);
+        }
+    }
+
+    /// A session begins behind what the one before it found acknowledged. Where the record lost its end meanwhile and has
+    /// grown again, nobody can tell what stands there now from what stood there then.
+    ///
+    /// # Errors
+    /// Something there is not acknowledged.
+    pub fn begins(&mut self, framework: &FrameworkId, record: &[Rc<Update>], after: u64) -> Result<(), String> {
+        match self.seen(framework, record, after) {
+            Err(_) if self.reverted.contains(framework) => {
+                self.checked.insert(framework.clone(), after);
+                Ok(())
+            }
+            outcome => outcome,
         }
     }
 
