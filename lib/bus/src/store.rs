@@ -4,7 +4,7 @@
 //! the others. All survive a crash of the server. A power cut may lose them (see the design), and
 //! then they are made anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -31,7 +31,9 @@ pub const CHECKPOINT_BYTES_MAX: u64 = 1_024 * MIB;
 /// Within this time the same message id is stored once
 pub const DUPLICATE_MS: u64 = 120_000;
 /// Readings of a whole bucket that are interrupted before it is given up
-const READINGS_MAX: u32 = 5;
+const READINGS_MAX: u32 = 40;
+/// Pause before a copy that was not whole is read again
+const COPY_LOOK_MS: u64 = 250;
 const MIB: u64 = 1024 * 1024;
 const NS_PER_MS: u64 = 1_000_000;
 
@@ -222,9 +224,11 @@ impl Bucket {
         let prefix = self.subject("");
         let mut reader = EventReader::open(&self.bus, &self.stream(), Start::LastPerSubject, &format!("{prefix}>")).await?;
         let mut all = BTreeMap::new();
+        let mut keys = BTreeSet::new();
         loop {
             match reader.next().await? {
                 Item::Event(event) => {
+                    keys.insert(event.subject.clone());
                     let Some(key) = event.subject.strip_prefix(&prefix) else { continue };
                     // No value of ours is empty; the marker of a removed key is.
                     if event.payload.is_empty() {
@@ -233,9 +237,22 @@ impl Bucket {
                         all.insert(key.to_owned(), (event.payload, event.seq));
                     }
                 }
+                Item::CaughtUp if keys.len() < self.keys_count().await? => {
+                    // A copy that is still being filled was read: it believes to be whole.
+                    tokio::time::sleep(Duration::from_millis(COPY_LOOK_MS)).await;
+                    return Ok(None);
+                }
                 Item::CaughtUp => return Ok(Some(all)),
                 Item::Reset => return Ok(None),
             }
+        }
+    }
+
+    /// How many keys there are, removed ones too, by the word of the one server that knows it for sure.
+    async fn keys_count(&self) -> Result<usize, BusError> {
+        match call(&self.bus, &format!("STREAM.INFO.{}", self.stream()), &json!({})).await? {
+            Ok(info) => Ok(info.pointer("/state/num_subjects").and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok()).unwrap_or(0)),
+            Err(error) => Err(error.into_error(&self.bus, &format!("read bucket {}", self.name))),
         }
     }
 
