@@ -104,7 +104,9 @@ timeout 30 meso-launch -n 3 --start-deadline 1s -R cpus=999 -- true 2> said; che
 check 'it is said once' 1 "$(grep -c 'start deadline' said)"
 timeout --preserve-status -s INT 12 meso-launch -R cpus=999 -- true 2> said; check 'no terminal' 130 $?
 check 'nothing is said' '' "$(cat said)"
-timeout --preserve-status -s INT 12 script -qec 'meso-launch -R cpus=999 -- true' typed < /dev/null > /dev/null
+script -qfec 'exec meso-launch -R cpus=999 -- true' typed < /dev/null > /dev/null & terminal=$!
+soon grep -q 'still waiting' typed
+kill "$terminal"; wait "$terminal" 2> /dev/null
 check 'at a terminal' 1 "$(grep -c 'meso-launch: still waiting: 1 agent: 1 has too few cpus even when empty (need 999, largest 2 on' typed)"
 "#,
     );
