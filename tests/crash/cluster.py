@@ -1,5 +1,6 @@
 """A bus, a master and agents as processes, for the scripts beside this file; nothing but the standard library"""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -51,16 +52,17 @@ def cgroup_trees():
 class Cluster:
     """A bus and a master; agents are started by those who use it. Ends all of it when left."""
 
-    def __init__(self, name, master_args=()):
+    def __init__(self, name, master_args=(), bins=BINS):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix=f"meso-{name}-"))
         self.port = free_port()
         self.master_args = list(master_args)
+        self.bins = bins
         self.processes = []
         self.agents = []
 
     def __enter__(self):
         self.start("nats", [nats_server(), "-js", "-a", "127.0.0.1", "-p", str(self.port), "-sd", str(self.dir / "store")])
-        self.start("master", [str(BINS / "meso-master"), *self.master_args])
+        self.master = self.start_master("master", self.bins)
         until("a master leads", lambda: self.tool("meso-ps", "agents", "-q").returncode == 0)
         return self
 
@@ -75,19 +77,22 @@ class Cluster:
     def environment(self, **more):
         return {"PATH": "/usr/local/bin:/usr/bin:/bin", "MESO_NATS_URL": f"nats://127.0.0.1:{self.port}", "HOME": str(self.dir), **more}
 
+    def start_master(self, name, bins):
+        return self.start(name, [str(bins / "meso-master"), "--host", name, *self.master_args])
+
     def start(self, name, command, **more):
         with open(self.dir / f"{name}.log", "ab") as log:
             process = subprocess.Popen(command, env=self.environment(**more), cwd=self.dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.processes.append(process)
         return process
 
-    def tool(self, name, *args):
+    def tool(self, name, *args, bins=BINS):
         """Runs a tool to its end"""
-        return subprocess.run([str(BINS / name), *args], env=self.environment(), cwd=self.dir, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False)
+        return subprocess.run([str(bins / name), *args], env=self.environment(), cwd=self.dir, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False)
 
-    def begin(self, name, *args, **how):
+    def begin(self, name, *args, bins=BINS, **how):
         """Starts a tool"""
-        return subprocess.Popen([str(BINS / name), *args], env=self.environment(), cwd=self.dir, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
+        return subprocess.Popen([str(bins / name), *args], env=self.environment(), cwd=self.dir, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
 
     def ends(self):
         """The final states of each task in the record: what anybody may have seen"""
@@ -102,8 +107,8 @@ class Cluster:
 class Agent:
     """One agent on a work directory of its own, which outlives its processes"""
 
-    def __init__(self, cluster, host, *args, work_dir=None):
-        self.cluster, self.host, self.args = cluster, host, args
+    def __init__(self, cluster, host, *args, work_dir=None, bins=BINS):
+        self.cluster, self.host, self.args, self.bins = cluster, host, args, bins
         self.dir = cluster.dir / host
         self.dir.mkdir()
         self.work_dir = work_dir or self.dir / "work"
@@ -114,7 +119,7 @@ class Agent:
     def start(self, **environment):
         # One that never came so far as to be followed is still there.
         self.kill()
-        command = [str(BINS / "meso-agent"), "--work-dir", str(self.work_dir), "--host", self.host, *self.args]
+        command = [str(self.bins / "meso-agent"), "--work-dir", str(self.work_dir), "--host", self.host, *self.args]
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(command, env=self.cluster.environment(**environment), cwd=self.dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
@@ -135,11 +140,14 @@ class Agent:
         hosts = self.cluster.tool("meso-ps", "agents", "--state", "active", "-o", "tsv=host").stdout.split()
         return self.host in hosts
 
+    def places(self):
+        """The cgroups that it has to itself"""
+        ids = {word for word in self.said().replace(";", " ").split() if word.startswith("agent_")}
+        return [place for tree in cgroup_trees() for id in ids if (place := tree / "meso" / id).is_dir()]
+
     def containers(self, begin=""):
         """Cgroups that are there whose names begin so; those of tasks begin with an e"""
-        ids = {word for word in self.said().replace(";", " ").split() if word.startswith("agent_")}
-        parents = [tree / "meso" / id for tree in cgroup_trees() for id in ids]
-        return [str(path) for parent in parents if parent.is_dir() for path in parent.iterdir() if path.is_dir() and path.name.startswith(begin)]
+        return [str(path) for place in self.places() for path in place.iterdir() if path.is_dir() and path.name.startswith(begin)]
 
     def end(self):
         """Ends it with all that it runs, and leaves nothing of it"""
@@ -155,6 +163,10 @@ class Agent:
         finally:
             last.terminate()
             last.wait()
+        # One that was refused does not come so far as to give them up.
+        for place in self.places():
+            with contextlib.suppress(OSError):
+                place.rmdir()
         link = self.work_dir / "containers" / ".control"
         if link.is_symlink():
             shutil.rmtree(os.readlink(link), ignore_errors=True)
