@@ -94,12 +94,8 @@ class Operation:
 class Load:
     """The people: threads that each do one thing after the other until they are told to stop."""
 
-    def __init__(self, cluster, seed, count, patience_s, detached=True):
-        """A client that has not come to its end within the patience is killed, and that is told as it is.
-
-        Detached or not: whether people also leave tasks to themselves while there are faults.
-        """
-        self.detached = detached
+    def __init__(self, cluster, seed, count, patience_s):
+        """A client that has not come to its end within the patience is killed, and that is told as it is."""
         self.cluster, self.history, self.seed, self.patience_s = cluster, cluster.history, seed, patience_s
         self.stop = threading.Event()
         self.live = []
@@ -156,8 +152,6 @@ class Load:
         rng = random.Random(f"{self.seed}/person/{at}")
         deeds = [(self.batch, 8), (self.failing, 3), (self.each, 3), (self.chatty, 3), (self.waited, 3), (self.killed, 2), (self.daemonised, 2),
                  (self.limited, 2), (self.impossible, 1), (self.long, 4), (self.filtered, 2), (self.orphaned, 1), (self.hostile, 1)]
-        if not self.detached:
-            deeds = [(deed, weight) for deed, weight in deeds if deed not in (self.waited, self.killed)]
         while not self.stop.is_set():
             rng.choices([deed for deed, _ in deeds], [weight for _, weight in deeds])[0](rng)
             self.stop.wait(rng.random() * 0.5)

@@ -1,0 +1,51 @@
+"""What a fault is, how it is declared, and what healing often takes"""
+import errno
+import signal
+from collections import namedtuple
+
+Fault = namedtuple("Fault", "name rows parts hold needs inject heal")
+FAULTS = {}
+MASTERS, BUS, AGENTS, CLIENTS = "masters", "bus", "agents", "clients"
+DISK_FULL_MIB = 512
+
+
+def fault(name, rows, parts, hold, needs=(), heal=None):
+    """Declares a fault: how long it lasts is drawn between the two seconds of `hold`."""
+    def declare(inject):
+        FAULTS[name] = Fault(name, rows, parts, hold, tuple(needs), inject, heal)
+        return inject
+    return declare
+
+
+def nothing(_world, _token):
+    """What heals by itself."""
+
+
+def start_all(world, token):
+    for name in token["names"]:
+        world.daemons[name].start()
+
+
+def go_on(world, token):
+    for name in token["names"]:
+        world.daemons[name].signal(signal.SIGCONT)
+
+
+def rejoin(world, token):
+    for name in token["names"]:
+        world.net.join(name)
+
+
+def leading(world, rng):
+    return world.leader() or rng.choice(world.masters)
+
+
+def fill(path):
+    """Fills the small disk that a file is on."""
+    try:
+        with open(path, "wb", buffering=0) as file:
+            for _ in range(DISK_FULL_MIB * 16):
+                file.write(bytes(65536))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
