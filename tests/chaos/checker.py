@@ -22,6 +22,8 @@ NOT_DONE = {69, 75, 77, 125}
 SLACK_S = 0.15
 # How much earlier than it is an agent may say that it is: its time is for display, and put right every ten seconds.
 STAMP_S = 12
+# What was stored so shortly before the stores were lost may not have been on the disk.
+STORED_S = 30
 # How much of a finding's evidence is told.
 EVIDENCE_MAX = 4
 # How often a task may be run again: the default of --retries-lost, and the first time.
@@ -36,7 +38,9 @@ RULES = {
     "S6": "a final state is final, and nothing of the task runs after it",
     "S7": "states arrive in order, without a gap",
     "S9": "exit codes and reports are true",
+    "S10": "an offer is for whom it was made, once and in its time",
     "S13": "nothing is left in cgroups and processes",
+    "S14": "an agent goes on from what it wrote down, or says that it cannot",
     "S15": "one agent to a work directory, and one that was declared gone stays away",
     "S20": "no program panics or ends by itself",
     "OUT": "what a task wrote is what was printed, all of it and once",
@@ -52,7 +56,7 @@ def check(run):
     """Everything in a run that contradicts a rule: a list of findings, empty if all is well."""
     facts = Facts(run)
     found = []
-    for rule in (was_run, readable, started_once, attempts_apart, fits, final_is_final, in_order, true_codes, true_reports, nothing_left, nobody_wrong, nobody_fell, whole_output, survives, orphans_wait, comes_back, all_decided):
+    for rule in (was_run, readable, started_once, attempts_apart, fits, final_is_final, in_order, true_codes, true_reports, offers_are_own, ends_with_machine, nothing_left, nobody_wrong, nobody_fell, whole_output, survives, orphans_wait, comes_back, all_decided):
         found += rule(facts)
     return found
 
@@ -67,7 +71,11 @@ class Facts:
         self.probes = [line for line in run.history if line["kind"] == "probe"]
         self.daemons = [line for line in run.history if line["kind"] == "daemon"]
         self.excused = set()
+        # Boxes whose machine was started anew, with all that ran on it.
+        self.rebooted = set()
         self.released = None
+        # Some program had another time than the others: what stamps say is nothing to go by, when they were seen is.
+        self.clock_turned = any(line["kind"] == "fault" and line.get("turns_clock") for line in run.history)
         # What the bus had stored may be gone; then what was not heard when it was said may have been said.
         self.store_lost = any(line["kind"] == "fault" and line.get("loses_store") for line in run.history)
         self.finished = any(line["kind"] == "finished" for line in run.history)
@@ -79,6 +87,7 @@ class Facts:
             elif line["kind"] == "fault":
                 # Boxes whose processes the harness itself has killed.
                 self.excused.update(line.get("boxes", ()))
+                self.rebooted.update(line.get("rebooted", ()))
             elif line["kind"] == "release":
                 self.released = line["t"]
         self.by_box = defaultdict(list)
@@ -104,6 +113,12 @@ class Facts:
             if line.get("meso") == "update/1" and "seen" in line:
                 key = (line["task"], line["seq"], line["state"])
                 self.seen[key] = min(line["seen"], self.seen.get(key, line["seen"]))
+        # By how much a task began later than its agent says: the agent's clock was behind when it had just started.
+        self.lag = {}
+        for lines in self.by_box.values():
+            told = [line for line in self.statuses.get(lines[0]["task"], ()) if line["state"] == "running" and line.get("started_ms")]
+            if told and not self.clock_turned:
+                self.lag[lines[0]["task"]] = max(0, lines[0]["t"] - self.at(told[0]))
         self.last = {}
         for task, lines in self.statuses.items():
             final = [line for line in lines if line["state"] in FINAL]
@@ -113,13 +128,21 @@ class Facts:
             if line.get("final") and line["task"] not in self.last:
                 self.last[line["task"]] = line
 
+    def lost_between(self, since, until):
+        """Whether what the bus stored may have been lost in a time."""
+        return any(since - STORED_S < line["t"] < until for line in self.raw.history if line["kind"] == "fault" and line.get("loses_store"))
+
     def at(self, status):
         """When a status was made, on the clock of the history."""
+        if self.clock_turned:
+            return self.seen.get((status["task"], status["seq"], status["state"]), float("-inf"))
         return (status["ts_ms"] - self.raw.run["wall_minus_uptime_ms"]) / 1000
 
     def latest(self, status):
         """Until when it must have been made: an agent that has just started may believe that it is somewhat earlier."""
-        return min(self.at(status) + STAMP_S, self.seen.get((status["task"], status["seq"], status["state"]), float("inf")))
+        if self.clock_turned:
+            return self.seen.get((status["task"], status["seq"], status["state"]), float("inf"))
+        return min(self.at(status) + STAMP_S + self.lag.get(status["task"], 0), self.seen.get((status["task"], status["seq"], status["state"]), float("inf")))
 
     def run_of(self, box):
         """From when to when a box was seen to run."""
@@ -206,8 +229,21 @@ def fits(facts):
                     break
 
 
+def is_past_memory(facts, ended, dropped):
+    """Whether what had ended could be taken for never begun: its agent was started again and the stores were lost since.
+
+    What the bus stored and the leader saw is kept by nobody else but its agent, and by that in memory.
+    """
+    if not ended or not by_leader(dropped) or dropped["state"] != "dropped":
+        return False
+    since, until = ended[0]["seen"], dropped["seen"]
+    return any(line["type"] == "start" and line["name"] == ended[0]["host"] and since < line["t"] < until for line in facts.daemons) and facts.lost_between(since, until)
+
+
 def final_is_final(facts):
     for task, lines in facts.statuses.items():
+        ended = [line for line in lines if line["state"] in FINAL and not by_leader(line)]
+        lines = [line for line in lines if not is_past_memory(facts, ended, line)]
         finals = [line for line in lines if line["state"] in FINAL]
         if any(line["state"] == "gone" for line in finals):
             # The word of an operator, who does not wait for that of the agent.
@@ -225,7 +261,8 @@ def final_is_final(facts):
         late = [line for line in lines if line["t"] > facts.latest(final) + SLACK_S]
         if late:
             yield finding("S6", f"{lines[0]['task']} was {final['state']} at {facts.latest(final):.2f} s and ran on until {late[-1]['t']:.2f} s", final, late[-1])
-        if final["state"] == "dropped" and not final.get("started_ms"):
+        # An agent whose machine started anew says what it wrote down, and that began before it was told to have begun.
+        if final["state"] == "dropped" and not final.get("started_ms") and not (box[1] in facts.rebooted and final.get("reason") == "agent_rebooted"):
             yield finding("S6", f"{lines[0]['task']} was dropped as if it had never run, but it ran", final, lines[0])
 
 
@@ -341,6 +378,22 @@ def true_reports(facts):
                 yield finding("S9", f"{op}: reported as {line['state']}, but {line['task']} was {status['state']}", line, status)
 
 
+def offers_are_own(facts):
+    for op, begun in facts.ops.items():
+        end = facts.ends.get(op)
+        if begun.get("refused") and end is not None and end["code"] == 0:
+            yield finding("S10", f"{op}: {begun['refused']}, and it was let launch on it", end)
+        if begun.get("refused") and facts.boxes_of(op):
+            yield finding("S10", f"{op}: {begun['refused']}, and its task ran", *facts.boxes_of(op))
+
+
+def ends_with_machine(facts):
+    for box, lines in facts.by_box.items():
+        final = facts.last.get(lines[0]["task"])
+        if box[1] in facts.rebooted and final and final["state"] == "finished" and not facts.end_of(box):
+            yield finding("S14", f"{final['task']} ended with its machine, and is told to have finished", lines[-1], final)
+
+
 def nothing_left(facts):
     probe = next((line for line in facts.probes if line["what"] == "left"), None)
     if probe is None:
@@ -354,7 +407,8 @@ def nothing_left(facts):
 def nobody_wrong(facts):
     """What a fault saw at once, being there."""
     for line in facts.raw.history:
-        if line["kind"] == "wrong":
+        # An operator's word is kept by the leader and the stores of the bus alone.
+        if line["kind"] == "wrong" and not ("said_at" in line and facts.lost_between(line["said_at"], line["t"])):
             yield finding(line["rule"], line["text"], line.get("said"))
 
 
@@ -459,5 +513,6 @@ def all_decided(facts):
         if lines[0]["task"] not in facts.last and not facts.store_lost:
             yield finding("L3", f"{lines[0]['task']} ran and no final state of it was ever seen", lines[0])
     for line in facts.raw.final:
-        if not line.get("final"):
+        # A record that was lost in part says of some tasks how they were before.
+        if not line.get("final") and not (facts.store_lost and line["task"] in facts.last):
             yield finding("L3", f"{line['task']} is {line['state']} at the very end", line)

@@ -8,23 +8,29 @@ import subprocess
 import sys
 import threading
 import time
+from collections import namedtuple
 
 import net
 from history import now
 from processes import Daemon, Keeper, arguments, carrying, environment, kill_quietly, parent
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BINARIES = ["meso-master", "meso-agent", "meso-supervisor", "meso-offer", "meso-launch", "meso-kill", "meso-wait", "meso-ps", "meso-events"]
+BINARIES = ["meso-master", "meso-agent", "meso-supervisor", "meso-offer", "meso-launch", "meso-kill", "meso-wait", "meso-ps", "meso-events", "meso-allocate"]
 WORK_PREFIX = "meso-chaos."
 # What each agent gives: more than there is, so that many tasks run, and little enough that they wait for room.
 AGENT = {"cpus": 2, "mem": 512}
-TMPFS = "size=400m"
+TMPFS = "size=400m,nr_inodes=100k"
+# Which of the agents reaches the bus by way of a proxy, and where proxies listen who have a namespace for themselves.
+PROXIED_AGENT = 1
+PROXY_PORT = 4300
 # A question to a cluster that may have no leader is given up after so long.
 ASK_S = 10
 START_S = 60
 SWEEPS_MAX = 200
 # What masters are told, so that what takes minutes by default takes seconds.
 AGENT_BEAT_S, AGENT_TIMEOUT_S, SESSION_TIMEOUT_S, OFFER_TIMEOUT_S = 2, 10, 6, 10
+Proxied = namedtuple("Proxied", "control url")
+Extra = namedtuple("Extra", "before words env")
 
 
 def nats_server():
@@ -49,6 +55,10 @@ class Cluster:
         self.is_root = os.geteuid() == 0
         self.net = None
         self.daemons = {}
+        # Who reaches the bus by way of a proxy: the file that tells the proxy what to do, and the addresses it listens at.
+        self.proxies = {}
+        # What a master or an agent is started with beside the usual: words before it, words of its own, environment.
+        self.extras = {}
         self.keeper = Keeper([])
         self.attrs = {name: 1 for name in self.agents}
         # Who listens to what is stored, and to what is said.
@@ -61,7 +71,7 @@ class Cluster:
     def hosts(self):
         return {name: dict(AGENT) for name in self.agents}
 
-    def start(self):
+    def start(self, with_proxies=False):
         """Brings all of it up; it has a leader and all agents when this returns."""
         os.makedirs(os.path.join(self.work, "bin"))
         with open(os.path.join(self.work, "owner"), "w", encoding="utf-8") as file:
@@ -85,9 +95,10 @@ class Cluster:
             self._add(name, self._bus(name))
         if self.is_root:
             self._small_disk(self.store_dir(self.buses[0]))
+        for name in [*self.masters, self.proxied_agent(), "client"] if with_proxies else ():
+            self._proxy(name)
         for name in self.masters:
-            self._add(name, [self._bin("meso-master"), "--host", name, "--lease", self.options.lease, "--agent-beat", f"{AGENT_BEAT_S}s", "--agent-timeout", f"{AGENT_TIMEOUT_S}s",
-                             "--session-timeout", f"{SESSION_TIMEOUT_S}s", "--offer-timeout", f"{OFFER_TIMEOUT_S}s", *(["--replicas", "3"] if self.options.bus == 3 else [])])
+            self._add(name, self._master(name))
         for at, name in enumerate(self.agents):
             folder = self.agent_dir(name)
             os.makedirs(folder)
@@ -103,8 +114,7 @@ class Cluster:
         listener = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tap.py")
         with open(self.history.path("live.jsonl"), "ab") as file:
             # Bytes of Python are not to be left in the checkout.
-            inside = self.net.inside("client") if self.net else []
-            self.live = subprocess.Popen(inside + [sys.executable, "-B", listener, self.url, "default"], env=self.env(), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.DEVNULL)
+            self.live = subprocess.Popen(self.inside("client") + [sys.executable, "-B", listener, self.url, "default"], env=self.env(), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.DEVNULL)
         return self.until(lambda: len(self.active()) == len(self.agents), START_S)
 
     @staticmethod
@@ -119,10 +129,7 @@ class Cluster:
             if self.net:
                 self.listen[name] = (self.net.addresses[name], 4222, 6222)
             else:
-                sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-                self.listen[name] = ("127.0.0.1", *(each.getsockname()[1] for each in sockets))
-                for each in sockets:
-                    each.close()
+                self.listen[name] = ("127.0.0.1", free_port(), free_port())
         self.url = ",".join(f"nats://{address}:{port}" for address, port, _ in self.listen.values())
 
     def _bin(self, name):
@@ -134,42 +141,104 @@ class Cluster:
     def store_dir(self, name):
         return os.path.join(self.work, "stores", name)
 
-    def env(self):
-        return {"PATH": f"{self.work}/bin:/usr/local/bin:/usr/bin:/bin", "HOME": self.work, "MESO_NATS_URL": self.url, "LANG": "C.UTF-8"}
+    def env(self, name=None):
+        """The environment of a member, which says where the bus is."""
+        url = self.proxies[name].url if name in self.proxies else self.url
+        return {"PATH": f"{self.work}/bin:/usr/local/bin:/usr/bin:/bin", "HOME": self.work, "MESO_NATS_URL": url, "LANG": "C.UTF-8"}
 
-    def _add(self, name, argv):
-        inside = self.net.inside(name) if self.net else []
-        self.daemons[name] = Daemon(self.history, name, inside + argv, self.env(), self.history.path("logs", name))
+    def _add(self, name, argv, member=None):
+        self.daemons[name] = Daemon(self.history, name, self.inside(member or name) + argv, self.env(name), self.history.path("logs", name))
 
-    def _bus(self, name):
-        program, version = nats_server()
+    def inside(self, name):
+        """What a command line begins with to run where a member is."""
+        return self.net.inside(name) if self.net else []
+
+    def _proxy(self, name):
+        """A proxy between a member and the bus, which lets all pass until it is told otherwise."""
+        control = os.path.join(self.work, f"proxy-{name}.json")
+        pairs, urls = [], []
+        for at, (address, port, _) in enumerate(self.listen.values()):
+            own = f"127.0.0.1:{PROXY_PORT + at}" if self.net else f"127.0.0.1:{free_port()}"
+            pairs.append(f"{own}={address}:{port}")
+            urls.append(f"nats://{own}")
+        self._add(f"proxy-{name}", [sys.executable, "-B", os.path.join(os.path.dirname(os.path.abspath(__file__)), "proxy.py"), control, *pairs], name)
+        self.proxies[name] = Proxied(control, ",".join(urls))
+
+    def proxied_agent(self):
+        return self.agents[PROXIED_AGENT]
+
+    def tell_proxy(self, name, **mode):
+        """Has a proxy do as `proxy.py` says of each mode."""
+        control = self.proxies[name].control
+        with open(control + ".new", "w", encoding="utf-8") as file:
+            json.dump(mode, file)
+        os.rename(control + ".new", control)
+
+    def dress(self, name, before=(), words=(), env=None):
+        """Says what a master or an agent is started with beside the usual, from its next start on."""
+        self.extras[name] = Extra(list(before), list(words), env or {})
+        daemon = self.daemons[name]
+        daemon.argv = self.inside(name) + (self._master(name) if name in self.masters else self._agent(name))
+        daemon.env = {**self.env(name), **self.extras[name].env}
+
+    def _dressed(self, name, argv):
+        extra = self.extras.get(name, Extra([], [], {}))
+        return extra.before + argv + extra.words
+
+    def _master(self, name):
+        return self._dressed(name, [
+            self._bin("meso-master"), "--host", name, "--lease", self.options.lease, "--agent-beat", f"{AGENT_BEAT_S}s", "--agent-timeout", f"{AGENT_TIMEOUT_S}s",
+            "--session-timeout", f"{SESSION_TIMEOUT_S}s", "--offer-timeout", f"{OFFER_TIMEOUT_S}s", *(["--replicas", "3"] if self.options.bus == 3 else [])])
+
+    def bus_config(self, name):
+        return os.path.join(self.work, f"{name}.conf")
+
+    def bus_lines(self, name):
+        """What a server of the bus is told."""
         address, port, cluster_port = self.listen[name]
         lines = [f"server_name: {name}", f'listen: "{address}:{port}"', "max_payload: 1MB", "max_pending: 64MB", 'write_deadline: "10s"', 'ping_interval: "20s"', "ping_max: 2"]
         if self.options.bus == 3:
             routes = ", ".join(f'"nats://{other}:{its}"' for other, _, its in self.listen.values())
             lines += ["cluster {", "  name: meso", f'  listen: "{address}:{cluster_port}"', f"  routes: [ {routes} ]", "}"]
-        sync = ["  sync_interval: always"] if version >= (2, 10) else []
+        sync = ["  sync_interval: always"] if nats_server()[1] >= (2, 10) else []
         lines += ["jetstream {", f'  store_dir: "{self.store_dir(name)}"', "  max_file_store: 10GB", "  max_memory_store: 256MB", *sync, "}"]
-        config = os.path.join(self.work, f"{name}.conf")
-        with open(config, "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
-        return [program, "-c", config]
+        return "\n".join(lines) + "\n"
+
+    def _bus(self, name):
+        with open(self.bus_config(name), "w", encoding="utf-8") as file:
+            file.write(self.bus_lines(name))
+        return [nats_server()[0], "-c", self.bus_config(name)]
 
     def _agent(self, name):
         at = self.agents.index(name)
         ports = f"ports=[{31000 + 100 * at}-{31099 + 100 * at}]"
-        return [self._bin("meso-agent"), "--work-dir", self.agent_dir(name), "--host", name, "-R", f"cpus={AGENT['cpus']},mem={AGENT['mem']}M,disk=1G,{ports}",
-                "--log-cap", "4M", "--attr", f"rack=r{at % 2},turn={self.attrs[name]}"]
+        return self._dressed(name, [
+            self._bin("meso-agent"), "--work-dir", self.agent_dir(name), "--host", name, "-R", f"cpus={AGENT['cpus']},mem={AGENT['mem']}M,disk=1G,{ports}",
+            "--log-cap", "4M", "--attr", f"rack=r{at % 2},turn={self.attrs[name]}"])
+
+    def agent_words(self, name):
+        """How an agent is started, but for where."""
+        return self._agent(name)[len(self.extras.get(name, Extra([], [], {})).before):]
+
+    @staticmethod
+    def clean_controls(place):
+        """Forgets where supervisors below a place were told what to do: it is in memory, with a link back."""
+        _clean_controls(place)
+
+    @staticmethod
+    def clean_groups(agent):
+        """Forgets the cgroups of an agent's tasks, once nothing runs in them; of an agent that is not known there are none."""
+        if agent:
+            _clean_groups(agent)
 
     def change_attrs(self, name):
         """What an agent says of itself from its next start on."""
         self.attrs[name] += 1
-        daemon = self.daemons[name]
-        daemon.argv = (self.net.inside(name) if self.net else []) + self._agent(name)
+        self.daemons[name].argv = self.inside(name) + self._agent(name)
 
     def command(self, name, *words):
         """The command line of a tool that a client runs."""
-        return (self.net.inside("client") if self.net else []) + [self._bin(name), *words]
+        return self.inside("client") + [self._bin(name), *words]
 
     def tool(self, name, *words, timeout=ASK_S):
         """Runs a tool to its end: its code, or none if it took too long, and its output."""
@@ -265,7 +334,7 @@ class Cluster:
         self.keeper.over.set()
         if self.keeper.is_alive():
             self.keeper.join()
-        for names in (self.agents, self.masters, self.buses):
+        for names in (self.agents, self.masters, self.buses, [f"proxy-{name}" for name in self.proxies]):
             threads = [threading.Thread(target=self.daemons[name].end) for name in names if name in self.daemons]
             for thread in threads:
                 thread.start()
@@ -274,6 +343,12 @@ class Cluster:
         clean(self.work, self.history.folder)
         if self.net:
             self.net.remove()
+
+
+def free_port():
+    """A port of this machine that nobody listens at; until now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
 
 
 def cgroup_trees():
@@ -305,24 +380,29 @@ def clean(work, out):
         mounts = [line.split()[1] for line in file if line.split()[1].startswith(work + "/")]
     for place in reversed(mounts):
         subprocess.run(["umount", "-l", place], check=False)
-    for tree in cgroup_trees():
-        for agent in agent_ids(out):
-            for folder, _, _ in os.walk(os.path.join(tree, "meso", agent), topdown=False):
-                try:
-                    os.rmdir(folder)
-                except OSError as error:
-                    print(f"chaos: {folder} cannot be removed: {error.strerror}", flush=True)
-    _clean_controls(work)
+    for agent in agent_ids(out):
+        _clean_groups(agent)
+    _clean_controls(work + "/")
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _clean_controls(work):
+def _clean_groups(agent):
+    """Removes all cgroups of an agent's tasks."""
+    for tree in cgroup_trees():
+        for folder, _, _ in os.walk(os.path.join(tree, "meso", agent), topdown=False):
+            try:
+                os.rmdir(folder)
+            except OSError as error:
+                print(f"chaos: {folder} cannot be removed: {error.strerror}", flush=True)
+
+
+def _clean_controls(place):
     """Where supervisors are told what to do: agents keep that in memory, with a link back to their work directory."""
     base = "/dev/shm/meso"
     for name in os.listdir(base) if os.access(base, os.R_OK) else ():
         folder = os.path.join(base, name)
         for link in os.listdir(folder) if os.access(folder, os.R_OK) else ():
             path = os.path.join(folder, link)
-            if os.path.islink(path) and os.readlink(path).startswith(work + "/"):
+            if os.path.islink(path) and os.readlink(path).startswith(place):
                 shutil.rmtree(folder, ignore_errors=True)
                 break

@@ -5,11 +5,17 @@ import threading
 import traceback
 from collections import Counter
 
-from faults import FAULTS
+from faults import FAULTS, grip
 
 # How long a lane waits between two faults, and for the part of the cluster that another holds.
 GAP_S = (0.5, 4)
 PART_WAIT_S = 60
+PARTS = ("masters", "bus", "agents", "clients", "proxies")
+
+
+def wanted(need, only, without):
+    """Whether any of the faults that are to be done needs something."""
+    return any(need in each.needs for each in FAULTS.values() if (not only or each.name in only) and each.name not in without)
 
 
 class Nemesis:
@@ -20,8 +26,9 @@ class Nemesis:
         self.stop = threading.Event()
         self.counts, self.in_vain, self.broken = Counter(), Counter(), []
         self.lock = threading.Lock()
-        self.parts = {name: threading.Lock() for name in ("masters", "bus", "agents", "clients")}
-        able = {"root": world.is_root, "net": world.net is not None, "masters": len(world.masters) > 1, "bus1": len(world.buses) == 1, "bus3": len(world.buses) == 3}
+        self.parts = {name: threading.Lock() for name in PARTS}
+        able = {"root": world.is_root, "net": world.net is not None, "masters": len(world.masters) > 1, "bus1": len(world.buses) == 1, "bus3": len(world.buses) == 3,
+                "proxy": bool(world.proxies), "strace": grip.can_follow(), "groups": world.is_root and grip.has_groups(), "faketime": grip.other_clock() is not None}
         unknown = (set(only or ()) | set(without)) - set(FAULTS)
         if unknown:
             raise SystemExit(f"chaos: no such fault: {', '.join(sorted(unknown))}\n  try: chaos faults, which lists them")

@@ -4,7 +4,7 @@ A fault is a function `inject(world, rng) -> token` and one `heal(world, token)`
 nothing to do it to. `parts` names what of the cluster it takes for itself, so that two that last at the same time do not
 fall over each other; rows are those of the fault matrix in README.md.
 """
-from . import agents, bus, clients, masters, tasks
+from . import agents, agents_start, bus, clients, grip, masters, messages, tasks
 from .declare import FAULTS
 
-__all__ = ["FAULTS", "agents", "bus", "clients", "masters", "tasks"]
+__all__ = ["FAULTS", "agents", "agents_start", "bus", "clients", "grip", "masters", "messages", "tasks"]

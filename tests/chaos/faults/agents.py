@@ -7,8 +7,10 @@ import subprocess
 import time
 
 from cluster import AGENT_TIMEOUT_S
+from history import now
 
-from .declare import AGENTS, MASTERS, fault, fill, go_on, leading, nothing, rejoin, start_all
+from . import grip
+from .declare import AGENTS, MASTERS, fault, fill, go_on, leading, nothing, rejoin, start_all, start_as_ever, start_otherwise
 
 # An agent that was declared gone must have heard of it and ended within so long of being back.
 GONE_S = 120
@@ -175,11 +177,11 @@ def heal_gone(world, token):
     daemon.wanted = False
     if token["is_gone"]:
         if world.until(lambda: daemon.pid is None, GONE_S) is None:
-            world.history.add("wrong", rule="S15", text=f"{name} was declared gone and did not end within {GONE_S} s of being back", said=daemon.said())
-            daemon.strike(signal.SIGKILL)
-        daemon.look()
-        shutil.rmtree(world.agent_dir(name))
-        os.makedirs(world.agent_dir(name))
+            world.history.add("wrong", rule="S15", text=f"{name} was declared gone and did not end within {GONE_S} s of being back", said=daemon.said(), said_at=token["said_at"])
+        else:
+            daemon.look()
+            shutil.rmtree(world.agent_dir(name))
+            os.makedirs(world.agent_dir(name))
     daemon.start()
     daemon.excused = False
 
@@ -200,4 +202,75 @@ def agent_gone(world, rng):
         if code == 0:
             break
         time.sleep(2)
-    return {"names": [name], "boxes": boxes, "is_gone": code == 0}
+    return {"names": [name], "boxes": boxes, "is_gone": code == 0, "said_at": round(now(), 3)}
+
+
+def let_go_agent(world, token):
+    grip.let_go(token["tracer"])
+    world.daemons[token["names"][0]].excused = False
+
+
+def follows_agent(name, rows, hold, *options, excused=False):
+    def inject(world, rng):
+        agent = rng.choice(world.agents)
+        pid = world.daemons[agent].pid
+        tracer = pid and grip.follow(pid, *options)
+        if not tracer:
+            return None
+        world.daemons[agent].excused = excused
+        return {"names": [agent], "tracer": tracer}
+    fault(name, rows, [AGENTS], hold, needs=["strace"], heal=let_go_agent)(inject)
+
+
+SYNC = "fsync,fdatasync"
+follows_agent("agent-disk-fails", [36], (3, 10), "-e", f"trace={SYNC}", "-e", f"inject={SYNC}:error=EIO", excused=True)
+follows_agent("agent-disk-slow", [47], (5, 15), "-e", f"trace={SYNC}", "-e", f"inject={SYNC}:delay_exit=300000")
+follows_agent("agent-disk-stands", [47], (8, 15), "-e", f"trace={SYNC}", "-e", f"inject={SYNC}:delay_exit=5000000")
+
+
+def heal_read_only(world, token):
+    subprocess.run(["umount", "-l", world.agent_dir(token["names"][0])], check=True)
+    world.daemons[token["names"][0]].excused = False
+
+
+@fault("agent-read-only", [37], [AGENTS], (3, 10), needs=["root"], heal=heal_read_only)
+def agent_read_only(world, rng):
+    """Nothing new can be written below its work directory, while what is open is written on."""
+    name = rng.choice(world.agents)
+    place = world.agent_dir(name)
+    boxes = sorted(world.running(name))
+    world.daemons[name].excused = True
+    subprocess.run(["mount", "--bind", place, place], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
+    if rng.random() < 0.3:
+        world.daemons[name].strike(signal.SIGKILL)
+    return {"names": [name], "boxes": boxes}
+
+
+@fault("agent-cannot-fork", [49], [AGENTS], (3, 10), needs=["groups"], heal=lambda _world, token: grip.release(token["group"]))
+def agent_cannot_fork(world, rng):
+    """It may have no process and no thread more than it has; what its tasks may is another matter."""
+    name = rng.choice(world.agents)
+    pid = world.daemons[name].pid
+    if pid is None:
+        return None
+    return {"names": [name], "group": grip.enclose(world, "pids", pid, pids_max=len(os.listdir(f"/proc/{pid}/task")))}
+
+
+def turn_agent_clock(name, offset, rows, monotonic=False):
+    """An agent has another time than the others: its statuses say so, and nothing else does."""
+    def inject(world, rng):
+        agent = rng.choice(world.agents)
+        path = os.path.join(world.work, f"clock-{agent}")
+        grip.set_clock(path, "+0")
+        start_otherwise(world, agent, env=grip.clock_of(path, monotonic))
+        world.until(lambda: any(row["host"] == agent for row in world.active()), AGENT_TIMEOUT_S)
+        grip.set_clock(path, offset)
+        return {"names": [agent], "turns_clock": True}
+    fault(name, rows, [AGENTS], (5, 15), needs=["faketime"], heal=start_as_ever)(inject)
+
+
+turn_agent_clock("agent-clock-ahead", "+3600", [10])
+turn_agent_clock("agent-clock-behind", "-3600", [10])
+turn_agent_clock("agent-clock-years-ahead", "+315360000", [10])
+turn_agent_clock("agent-rate", "+0 x1.05", [11], monotonic=True)

@@ -101,3 +101,31 @@ def bus_majority_cut(world, rng):
     for name in names:
         world.net.cut(name)
     return {"names": names}
+
+
+def reload_bus(world, lines):
+    """Has all servers read their configuration again, with these lines in it as well."""
+    for name in world.buses:
+        path = world.bus_config(name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(world.bus_lines(name) + "".join(f"{line}\n" for line in lines))
+        world.daemons[name].signal(signal.SIGHUP)
+
+
+def as_configured(world, _token):
+    reload_bus(world, [])
+
+
+@fault("bus-refuses", [31], [BUS], (3, 12), heal=as_configured)
+def bus_refuses(world, _rng):
+    """Whoever is connected is no longer known, from one moment to the next."""
+    reload_bus(world, ["authorization { user: somebody, password: else }"])
+    return {"names": world.buses}
+
+
+@fault("bus-crowded", [31], [BUS], (3, 12), heal=as_configured)
+def bus_crowded(world, rng):
+    """It takes fewer connections than there are."""
+    count = rng.randint(1, 8)
+    reload_bus(world, [f"max_connections: {count}"])
+    return {"names": world.buses, "connections": count}

@@ -6,7 +6,10 @@ from collections import namedtuple
 Fault = namedtuple("Fault", "name rows parts hold needs inject heal")
 FAULTS = {}
 MASTERS, BUS, AGENTS, CLIENTS = "masters", "bus", "agents", "clients"
+PROXIES = "proxies"
 DISK_FULL_MIB = 512
+# A daemon that is asked to end has ended within so long, also on a machine that is busy.
+END_S = 20
 
 
 def fault(name, rows, parts, hold, needs=(), heal=None):
@@ -24,6 +27,22 @@ def nothing(_world, _token):
 def start_all(world, token):
     for name in token["names"]:
         world.daemons[name].start()
+
+
+def start_as_ever(world, token):
+    """Starts again as before the fault what the fault had started otherwise."""
+    for name in token["names"]:
+        world.dress(name)
+        world.daemons[name].strike(signal.SIGTERM)
+        world.daemons[name].start()
+
+
+def start_otherwise(world, name, **how):
+    """Ends a daemon and starts it with what `Cluster.dress` says."""
+    world.daemons[name].strike(signal.SIGTERM, hold=True)
+    world.until(lambda: world.daemons[name].pid is None, END_S, 0.05)
+    world.dress(name, **how)
+    world.daemons[name].start()
 
 
 def go_on(world, token):

@@ -4,7 +4,7 @@ import subprocess
 
 from processes import kill_quietly
 
-from .declare import fault
+from .declare import AGENTS, fault
 
 
 @fault("task-stop", [64], [], (1, 5), needs=["root"], heal=lambda _world, token: [kill_quietly(pid, signal.SIGCONT) for pid in token["pids"]])
@@ -20,10 +20,13 @@ def task_stop(world, rng):
     return {"names": [name], "stopped": box, "pids": pids}
 
 
-def hog(name, rows, words, body):
+def hog(name, rows, words, body, on_small_disk=False):
     """A task that takes more than it may: a load of its own beside the others', ended by the clock."""
     def inject(world, _rng):
-        command = world.command("meso-launch", "-q", "--timeout", "6s", *words, "-c", body)
+        # The last agent has a small disk of its own, which may be full for a while: it may end, saying why.
+        daemon = world.daemons[world.agents[-1]]
+        daemon.excused = on_small_disk
+        command = world.command("meso-launch", "-q", "--timeout", "6s", *(["--on", daemon.name] if on_small_disk else []), *words, "-c", body)
         process = subprocess.Popen(command, env=world.env(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         return {"names": [], "pid": process.pid, "process": process}
 
@@ -34,9 +37,13 @@ def hog(name, rows, words, body):
             token["process"].kill()
             code = token["process"].wait()
         world.history.add("hog", name=name, code=code)
-    fault(name, rows, [], (0, 0), heal=heal)(inject)
+        if on_small_disk:
+            world.daemons[world.agents[-1]].excused = False
+    fault(name, rows, [AGENTS] if on_small_disk else [], (0, 0), needs=["root"] if on_small_disk else [], heal=heal)(inject)
 
 
 hog("task-forks", [57], ["-R", "cpus=0.2,mem=64M"], "i=0; while [ $i -lt 300 ]; do sleep 60 & i=$((i+1)); done; wait")
 hog("task-floods", [59], ["-R", "cpus=0.2,mem=32M"], "exec timeout 3 head -c 60000000 /dev/zero")
 hog("task-eats-memory", [58], ["-R", "cpus=0.2,mem=32M"], "exec tail -c 400000000 /dev/zero")
+hog("task-fills-disk", [60], ["-R", "cpus=0.2,mem=32M,disk=32M"], "head -c 500000000 /dev/zero >large; sleep 2; rm large", on_small_disk=True)
+hog("task-makes-files", [61], ["-R", "cpus=0.2,mem=64M,disk=32M"], "i=0; while [ $i -lt 200000 ] && { : >f$i; } 2>/dev/null; do i=$((i+1)); done; sleep 2; rm -rf f*", on_small_disk=True)
