@@ -24,6 +24,8 @@ SLACK_S = 0.15
 STAMP_S = 12
 # What was stored so shortly before the stores were lost may not have been on the disk.
 STORED_S = 30
+# Reasons of a task that was lost after it had begun.
+BEGAN = {"agent_rebooted", "supervisor_lost"}
 # How much of a finding's evidence is told.
 EVIDENCE_MAX = 4
 # How often a task may be run again: the default of --retries-lost, and the first time.
@@ -38,7 +40,7 @@ RULES = {
     "S6": "a final state is final, and nothing of the task runs after it",
     "S7": "states arrive in order, without a gap",
     "S9": "exit codes and reports are true",
-    "S10": "an offer is for whom it was made, once and in its time",
+    "S10": "an offer is for whom it was made, once and in its time, and nobody is told of what is others'",
     "S13": "nothing is left in cgroups and processes",
     "S14": "an agent goes on from what it wrote down, or says that it cannot",
     "S15": "one agent to a work directory, and one that was declared gone stays away",
@@ -56,7 +58,7 @@ def check(run):
     """Everything in a run that contradicts a rule: a list of findings, empty if all is well."""
     facts = Facts(run)
     found = []
-    for rule in (was_run, readable, started_once, attempts_apart, fits, final_is_final, in_order, true_codes, true_reports, offers_are_own, ends_with_machine, nothing_left, nobody_wrong, nobody_fell, whole_output, survives, orphans_wait, comes_back, all_decided):
+    for rule in (was_run, readable, started_once, attempts_apart, fits, final_is_final, in_order, true_codes, true_reports, offers_are_own, told_of_own, ends_with_machine, nothing_left, nobody_wrong, nobody_fell, whole_output, survives, orphans_wait, comes_back, all_decided):
         found += rule(facts)
     return found
 
@@ -78,6 +80,7 @@ class Facts:
         self.clock_turned = any(line["kind"] == "fault" and line.get("turns_clock") for line in run.history)
         # What the bus had stored may be gone; then what was not heard when it was said may have been said.
         self.store_lost = any(line["kind"] == "fault" and line.get("loses_store") for line in run.history)
+        self.disk_filled = any(line["kind"] == "fault" and line.get("fills_disk") for line in run.history)
         self.finished = any(line["kind"] == "finished" for line in run.history)
         for line in run.history:
             if line["kind"] == "op" and line["type"] == "invoke":
@@ -370,7 +373,7 @@ def true_reports(facts):
                 yield finding("S9", f"{op}: reported as finished, but the task {line['task']} did not say so", line, said)
             if line["state"] == "failed" and line.get("exit") is not None and line["exit"] < 124 and (said is None or said["code"] != line["exit"]):
                 yield finding("S9", f"{op}: reported as failed with {line['exit']}, but the task {line['task']} said otherwise", line, said)
-            if line["state"] == "dropped" and boxes:
+            if line["state"] == "dropped" and boxes and line.get("reason") not in BEGAN:
                 yield finding("S9", f"{op}: reported as dropped, but the task {line['task']} ran", line, boxes)
             status = facts.last.get(line["task"])
             # Who gives an agent up does not wait for its word; the task's own word was looked at above.
@@ -385,6 +388,25 @@ def offers_are_own(facts):
             yield finding("S10", f"{op}: {begun['refused']}, and it was let launch on it", end)
         if begun.get("refused") and facts.boxes_of(op):
             yield finding("S10", f"{op}: {begun['refused']}, and its task ran", *facts.boxes_of(op))
+
+
+def told_of_own(facts):
+    owner, offered = {}, {}
+    for line in facts.raw.statuses:
+        if line.get("meso") == "update/1" and line.get("framework"):
+            owner[line["framework"]] = owner[line["task"]] = line["principal"]
+    for line in facts.raw.overheard:
+        # What the bus has stored comes under the subject it was stored under: whose it is now tells what was listened to.
+        words = line["subject"].split(".")
+        to_framework = not line["wanted"].startswith("_INBOX.")
+        principal = words[3] if to_framework else line["wanted"].split(".")[1]
+        for each in line["ids"]:
+            if owner.get(each, principal) != principal:
+                yield finding("S10", f"{principal} was told of {each}, which is of {owner[each]}", line)
+            if to_framework and each.startswith("fw_") and each != words[4]:
+                yield finding("S10", f"{words[4]} was told of {each}", line)
+            if to_framework and each.startswith("offer_") and offered.setdefault(each, words[4]) != words[4]:
+                yield finding("S10", f"{words[4]} was told of {each}, which was made to {offered[each]}", line)
 
 
 def ends_with_machine(facts):
@@ -431,6 +453,10 @@ def whole_output(facts):
         text = facts.raw.outputs[op]
         printed = defaultdict(list)
         strange = []
+        # Where a disk was full, outputs that were not read yet may be gone; whoever reads is told of which task.
+        gone = {words[3].rstrip(":") for words in (line.split() for line in facts.raw.errors.get(op, "").splitlines() if "are missing here" in line)} if facts.disk_filled else set()
+        short = {(index, facts.by_box[box][0]["attempt"]) for (name, index), attempts in facts.attempts.items() if name == op for boxes in attempts.values() for box in boxes
+                 if gone and facts.by_box[box][0]["task"] in gone}
         for line in text.splitlines():
             word = line.split(" ")
             if len(word) == 6 and word[0] == op and all(number.isdigit() for number in (word[1], word[2], word[3])) and word[5] == str(begun["lines"]):
@@ -442,7 +468,7 @@ def whole_output(facts):
         if text and not text.endswith("\n") and end["code"] == 0:
             yield finding("OUT", f"{op}: the last line was printed in part", text[-200:])
         for (index, attempt), numbers in printed.items():
-            if numbers != list(range(1, len(numbers) + 1)):
+            if numbers != list(range(1, len(numbers) + 1)) and (index, attempt) not in short:
                 yield finding("OUT", f"{op}: lines of task {index}, attempt {attempt}, are missing, doubled or out of order", compact(numbers))
         # A launch that ends as meso's own failure has said that something of it is missing.
         ended = ("finished", "failed") if end["code"] not in NOT_DONE else ()
@@ -451,7 +477,7 @@ def whole_output(facts):
             whole.update(range(1, begun["tasks"] + 1))
         for index in sorted(whole):
             last = max(facts.attempts.get((op, index), {0: []}))
-            if len(printed.get((index, last), ())) != begun["lines"]:
+            if len(printed.get((index, last), ())) != begun["lines"] and (index, last) not in short:
                 yield finding("OUT", f"{op}: task {index} wrote {begun['lines']} lines and ended, {len(printed.get((index, last), ()))} were printed; exit code {end['code']}")
 
 

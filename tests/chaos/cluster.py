@@ -23,6 +23,8 @@ TMPFS = "size=400m,nr_inodes=100k"
 # Which of the agents reaches the bus by way of a proxy, and where proxies listen who have a namespace for themselves.
 PROXIED_AGENT = 1
 PROXY_PORT = 4300
+# Who else there is on the bus beside `default`: what is said to them is overheard.
+GUEST = "guest"
 # A question to a cluster that may have no leader is given up after so long.
 ASK_S = 10
 START_S = 60
@@ -63,7 +65,7 @@ class Cluster:
         self.attrs = {name: 1 for name in self.agents}
         # Who listens to what is stored, and to what is said.
         self.tap = None
-        self.live = None
+        self.live = []
         # The people; none before it is up.
         self.load = None
         self.over = threading.Event()
@@ -111,11 +113,17 @@ class Cluster:
         self.keeper.start()
         self.tap = threading.Thread(target=self._tap, name="tap", daemon=True)
         self.tap.start()
-        listener = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tap.py")
-        with open(self.history.path("live.jsonl"), "ab") as file:
-            # Bytes of Python are not to be left in the checkout.
-            self.live = subprocess.Popen(self.inside("client") + [sys.executable, "-B", listener, self.url, "default"], env=self.env(), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.DEVNULL)
+        self.live = [self._listen("live", "meso.default.ev.>"), self._listen("overheard", "--ids", "meso.default.m2f.>", f"_INBOX.{GUEST}.>")]
         return self.until(lambda: len(self.active()) == len(self.agents), START_S)
+
+    def _listen(self, name, *words):
+        """Has what is said on the bus written to a file of the run."""
+        listener = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tap.py")
+        at = 1 if words[0].startswith("--") else 0
+        # Bytes of Python are not to be left in the checkout.
+        command = self.inside("client") + [sys.executable, "-B", listener, *words[:at], self.url, *words[at:]]
+        with open(self.history.path(f"{name}.jsonl"), "ab") as file:
+            return subprocess.Popen(command, env=self.env(), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.DEVNULL)
 
     @staticmethod
     def _small_disk(folder):
@@ -141,10 +149,10 @@ class Cluster:
     def store_dir(self, name):
         return os.path.join(self.work, "stores", name)
 
-    def env(self, name=None):
-        """The environment of a member, which says where the bus is."""
+    def env(self, name=None, principal="default"):
+        """The environment of a member, which says where the bus is, and who it is."""
         url = self.proxies[name].url if name in self.proxies else self.url
-        return {"PATH": f"{self.work}/bin:/usr/local/bin:/usr/bin:/bin", "HOME": self.work, "MESO_NATS_URL": url, "LANG": "C.UTF-8"}
+        return {"PATH": f"{self.work}/bin:/usr/local/bin:/usr/bin:/bin", "HOME": self.work, "MESO_NATS_URL": url, "MESO_PRINCIPAL": principal, "LANG": "C.UTF-8"}
 
     def _add(self, name, argv, member=None):
         self.daemons[name] = Daemon(self.history, name, self.inside(member or name) + argv, self.env(name), self.history.path("logs", name))
@@ -297,8 +305,9 @@ class Cluster:
         self.over.set()
         kill_quietly(self.tapped.pid)
         self.tap.join(90)
-        self.live.terminate()
-        self.live.wait()
+        for listener in self.live:
+            listener.terminate()
+            listener.wait()
 
     def running(self, name):
         """Tasks that run on an agent now: the name of each launch, its supervisor, and its processes."""

@@ -4,6 +4,7 @@
     DIR/history.jsonl     operations (invoke, end), faults (inject, heal), daemons, probes; t is seconds since the machine started
     DIR/statuses.jsonl    lines of meso-events as they came, each with the time it was seen
     DIR/live.jsonl        statuses as they were published, whether stored or not
+    DIR/overheard.jsonl   which ids were named in what was said to frameworks, and to one principal by anybody
     DIR/final.jsonl       meso-ps -a at the very end
     DIR/witness/*.jsonl   what tasks themselves wrote
     DIR/ops/ID.*          output, standard error and report of an operation
@@ -55,7 +56,7 @@ class History:
 class Run:
     """A recorded run, in memory; hand-made ones are how the checker itself is tested."""
 
-    def __init__(self, run, history, statuses=(), final=(), witness=(), outputs=None, errors=None, reports=None, unread=()):
+    def __init__(self, run, history, statuses=(), final=(), witness=(), outputs=None, errors=None, reports=None, unread=(), overheard=()):
         self.run = run
         self.history = list(history)
         self.statuses = list(statuses)
@@ -64,6 +65,7 @@ class Run:
         self.outputs = outputs or {}
         self.errors = errors or {}
         self.reports = reports or {}
+        self.overheard = list(overheard)
         # Lines that are no JSON: (file, line number)
         self.unread = list(unread)
 
@@ -110,4 +112,5 @@ def load(folder):
         _lines(os.path.join(folder, "statuses.jsonl"), unread) + _lines(os.path.join(folder, "live.jsonl"), unread),
         _lines(os.path.join(folder, "final.jsonl"), unread),
         witness, outputs, errors, reports, unread,
+        _lines(os.path.join(folder, "overheard.jsonl"), unread),
     )

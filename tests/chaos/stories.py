@@ -13,11 +13,11 @@ class Story:
     def __init__(self):
         self.history, self.statuses, self.final, self.witness = [], [], [], []
         self.outputs, self.errors, self.reports = {}, {}, {}
-        self.unread = []
+        self.unread, self.overheard = [], []
         self.wall_ms = WALL_MS
 
     def run(self):
-        return Run({"seed": 0, "hosts": HOSTS, "wall_minus_uptime_ms": self.wall_ms}, self.history, self.statuses, self.final, self.witness, self.outputs, self.errors, self.reports, self.unread)
+        return Run({"seed": 0, "hosts": HOSTS, "wall_minus_uptime_ms": self.wall_ms}, self.history, self.statuses, self.final, self.witness, self.outputs, self.errors, self.reports, self.unread, self.overheard)
 
     # Each of these tells one more thing, at a time in seconds.
 
@@ -38,7 +38,7 @@ class Story:
 
     def status(self, t, task, seq, state, **facts):
         by_leader = state in ("unreachable", "gone", "dropped")
-        known = {"meso": "update/1", "task": task, "state": state, "final": state in checker.FINAL, "reason": None, "exit": None, "signal": None, "seq": seq,
+        known = {"meso": "update/1", "task": task, "framework": "fw_a", "principal": "ann", "state": state, "final": state in checker.FINAL, "reason": None, "exit": None, "signal": None, "seq": seq,
                  "host": "" if by_leader else "host1", "agent_seq": 0 if by_leader else seq, "seen": t + 0.01, "ts_ms": round(t * 1000) + self.wall_ms, "started_ms": 1, "launch": {"epoch": 1, "offer": "offer_1", "index": 0}}
         if state == "finished":
             known["exit"] = 0
@@ -219,6 +219,15 @@ def late_clock():
     return story
 
 
+def full_disk():
+    """A disk is full, and an output is removed before it was read; whoever reads is told."""
+    story = plain()
+    story.fault(3, "agent-disk-full", fills_disk=True)
+    story.outputs["o1"] = story.outputs["o1"].replace("o1 1 1 1 of 3\no1 1 1 2 of 3\no1 1 1 3 of 3\n", "")
+    story.errors["o1"] = "meso-launch: stdout of task_a: 48 bytes before offset 48 were rotated away and are missing here\n"
+    return story
+
+
 def turned_clock():
     """A leader believes that it is another year, and says so."""
     story = killed()
@@ -233,7 +242,9 @@ def greedy():
     story = plain()
     story.invoke(5, "g1", tasks=1, refused="the offer was used before")
     story.end(5.2, "g1", 75)
+    story.overheard.append({"wanted": "meso.default.m2f.>", "subject": "meso.default.m2f.ann.fw_a", "ids": ["fw_a", "offer_a", "task_a"]})
+    story.overheard.append({"wanted": "_INBOX.ann.>", "subject": "meso.default.ev.agent_1.fw_a.task_b", "ids": ["task_b"]})
     return story
 
 
-CLEAN = [plain, retried, steady, failing, crowded, killed, wiped, given_up, forgotten, rebooted, late_clock, turned_clock, greedy]
+CLEAN = [plain, retried, steady, failing, crowded, killed, wiped, given_up, forgotten, rebooted, late_clock, full_disk, turned_clock, greedy]

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Listens to the statuses on the bus as they are published, apart from what any server stores: tap.py URL,URL CLUSTER
+"""Listens to what is said on the bus, apart from what any server stores: tap.py [--ids] URL,URL SUBJECT...
 
-Speaks as much of the bus's protocol as that takes. Prints one JSON object for each message, with the time it came.
+Speaks as much of the bus's protocol as that takes. Prints one JSON object for each message, with the time it came:
+messages that are JSON themselves as they are, or, with --ids, the ids that are named in each message of any form.
 """
 import json
+import re
 import socket
 import sys
 import time
@@ -11,9 +13,10 @@ import time
 AGAIN_S = 0.2
 # A server that says nothing for so long has gone or stands still: it is asked, and left if it does not answer.
 SILENCE_S = 2
+IDS = re.compile(rb"\b(?:fw|task|offer)_[0-9a-z]{10}\b")
 
 
-def listen(address, subject):
+def listen(address, subjects, tell):
     """Prints what comes from one server until it fails."""
     token, _, place = address.rsplit("//", 1)[-1].rpartition("@")
     host, port = place.rsplit(":", 1)
@@ -22,7 +25,8 @@ def listen(address, subject):
         about["auth_token"] = token
     with socket.create_connection((host, int(port)), timeout=SILENCE_S) as connection:
         file = connection.makefile("rb")
-        connection.sendall(f"CONNECT {json.dumps(about)}\r\nSUB {subject} 1\r\nPING\r\n".encode())
+        wanted = "".join(f"SUB {subject} {number}\r\n" for number, subject in enumerate(subjects, 1))
+        connection.sendall(f"CONNECT {json.dumps(about)}\r\n{wanted}PING\r\n".encode())
         is_asked = True
         while True:
             try:
@@ -44,10 +48,10 @@ def listen(address, subject):
                 payload = file.read(int(words[-1]) + 2)[:-2]
                 if words[0] == b"HMSG":
                     payload = payload[int(words[-2]):]
-                show(words[1].decode(), payload)
+                tell(words[1].decode(), subjects[int(words[2]) - 1], payload)
 
 
-def show(subject, payload):
+def show(subject, _wanted, payload):
     try:
         line = json.loads(payload)
     except ValueError:
@@ -57,12 +61,19 @@ def show(subject, payload):
     print(json.dumps(line), flush=True)
 
 
+def show_ids(subject, wanted, payload):
+    ids = sorted({each.decode() for each in IDS.findall(payload)})
+    if ids:
+        print(json.dumps({"wanted": wanted, "subject": subject, "ids": ids, "seen": round(time.clock_gettime(time.CLOCK_BOOTTIME), 3)}), flush=True)
+
+
 def main():
-    addresses, cluster = sys.argv[1].split(","), sys.argv[2]
+    words = [word for word in sys.argv[1:] if word != "--ids"]
+    addresses, subjects, tell = words[0].split(","), words[1:], show_ids if "--ids" in sys.argv else show
     at = 0
     while True:
         try:
-            listen(addresses[at % len(addresses)], f"meso.{cluster}.ev.>")
+            listen(addresses[at % len(addresses)], subjects, tell)
         except OSError:
             # Whoever is away is tried again.
             pass

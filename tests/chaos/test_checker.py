@@ -8,7 +8,7 @@ import copy
 import traceback
 
 import checker
-from stories import CLEAN, crowded, failing, forgotten, given_up, greedy, killed, late_clock, plain, rebooted, retried, steady, turned_clock
+from stories import CLEAN, crowded, failing, forgotten, full_disk, given_up, greedy, killed, late_clock, plain, rebooted, retried, steady, turned_clock
 
 WRONG = []
 
@@ -207,6 +207,11 @@ def a_report_that_differs_from_the_statuses(story):
     story.reports["o1"][1].update(state="killed", exit=None)
 
 
+@wrong("S9", rebooted)
+def a_report_that_says_that_it_never_ran(story):
+    story.report("o1", 3, "task_a", "dropped", reason="agent_restarted")
+
+
 @wrong("S9", plain)
 def a_report_that_tells_twice(story):
     story.reports["o1"].append(dict(story.reports["o1"][0]))
@@ -230,6 +235,21 @@ def an_offer_is_used_twice(story):
 @wrong("S10", greedy)
 def an_offer_is_used_twice_and_nobody_says_so(story):
     story.wrote(5.1, "start", "g1", 1, "task_g")
+
+
+@wrong("S10", greedy)
+def an_offer_is_made_to_two(story):
+    story.overheard.append({"wanted": "meso.default.m2f.>", "subject": "meso.default.m2f.ann.fw_b", "ids": ["offer_a"]})
+
+
+@wrong("S10", greedy)
+def a_framework_is_told_of_another(story):
+    story.overheard.append({"wanted": "meso.default.m2f.>", "subject": "meso.default.m2f.ann.fw_b", "ids": ["fw_a"]})
+
+
+@wrong("S10", greedy)
+def a_principal_is_told_of_a_task_of_another(story):
+    story.overheard.append({"wanted": "_INBOX.bob.>", "subject": "_INBOX.bob.y", "ids": ["task_b"]})
 
 
 @wrong("S14", rebooted)
@@ -285,7 +305,13 @@ prints("a line is missing", "o1 1 1 2 of 3\n", "")
 prints("the last line is missing", "o1 2 1 3 of 3\n", "")
 prints("a line is printed twice", "o1 1 1 2 of 3\n", "o1 1 1 2 of 3\no1 1 1 2 of 3\n")
 prints("a line is torn", "o1 1 1 2 of 3\n", "o1 1 1 2 \n")
+prints("another line is missing where a disk was full", "o1 2 1 1 of 3\n", "", full_disk)
 prints("output of a task that failed is missing", "o1 2 1 3 of 3\n", "", failing)
+
+
+@wrong("OUT", full_disk)
+def nobody_says_that_output_is_missing(story):
+    story.errors = {}
 
 
 @wrong("LIVE", steady)

@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 
+from cluster import GUEST, OFFER_TIMEOUT_S
 from processes import kill_quietly
 
 WITNESS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "witness.sh")
@@ -12,6 +13,8 @@ STEADY = 3
 # How long the tasks of a framework live on that nobody resumes.
 FAILOVER_S = 8
 SERVICES = 2
+# How many of the people are somebody else to the bus.
+GUESTS = 2
 
 
 class Operation:
@@ -21,6 +24,7 @@ class Operation:
         self.load, self.cluster, self.what, self.facts = load, load.cluster, what, facts
         self.op = load.next_op()
         # One of three reaches the bus by way of the proxy, if there is one.
+        self.principal = getattr(load.who, "principal", "default")
         self.member = "client" if int(self.op[1:]) % 3 == 0 else None
         self.by_harness = False
         self.stages = []
@@ -42,7 +46,7 @@ class Operation:
             before = subprocess.PIPE if feed is not None else subprocess.DEVNULL
             for at, stage in enumerate(stages):
                 last = at == len(stages) - 1
-                process = subprocess.Popen(stage, env=self.cluster.env(self.member), stdin=before, stdout=out if last else subprocess.PIPE, stderr=err, start_new_session=True)
+                process = subprocess.Popen(stage, env=self.cluster.env(self.member, self.principal), stdin=before, stdout=out if last else subprocess.PIPE, stderr=err, start_new_session=True)
                 if at > 0:
                     before.close()
                 before = process.stdout
@@ -102,6 +106,8 @@ class Load:
         self.stop = threading.Event()
         self.live = []
         self.lock = threading.Lock()
+        # Which principal the thread speaks for.
+        self.who = threading.local()
         self.number = 0
         self.threads = [threading.Thread(target=self._person, args=(at,), name=f"person{at}", daemon=True) for at in range(count)]
         self.threads += [threading.Thread(target=self._service, args=(at,), name=f"service{at}", daemon=True) for at in range(SERVICES)]
@@ -152,8 +158,9 @@ class Load:
 
     def _person(self, at):
         rng = random.Random(f"{self.seed}/person/{at}")
+        self.who.principal = GUEST if at < GUESTS else "default"
         deeds = [(self.batch, 8), (self.failing, 3), (self.each, 3), (self.chatty, 3), (self.waited, 3), (self.killed, 2), (self.daemonised, 2),
-                 (self.limited, 2), (self.impossible, 1), (self.long, 4), (self.filtered, 2), (self.orphaned, 1), (self.hostile, 1)]
+                 (self.limited, 2), (self.impossible, 1), (self.long, 4), (self.filtered, 2), (self.orphaned, 1), (self.hostile, 1), (self.greedy, 1)]
         while not self.stop.is_set():
             rng.choices([deed for deed, _ in deeds], [weight for _, weight in deeds])[0](rng)
             self.stop.wait(rng.random() * 0.5)
@@ -271,6 +278,23 @@ class Load:
         each = Operation(self, "launch", tasks=1)
         text = "mkfifo f; ln -s / root; ln -s /dev/zero zero; mkdir -p a/b/c; : >a/b/x; chmod 0 a/b; for i in 1 2 3 4 5 6 7 8 9; do true & done; live 1; finish 0"
         self.launch(each, *self.needs(rng), "-c", each.body(text))
+
+    def greedy(self, rng):
+        """An offer that is used a second time, after its time, or by somebody else: nobody may launch on it."""
+        _, out = self.cluster.tool("meso-offer", "-q", "--principal", self.who.principal, "--once", "--wait", "5s", "--hold", "2s", "-R", "cpus=0.1,mem=16M", "-o", "tsv=id", timeout=30)
+        offer = next(iter(out.split()), None)
+        why, who = rng.choice([("it was used before", []), ("its time was over", []), ("it was made to somebody else", ["--principal", "stranger"])])
+        if offer is None:
+            return
+        if why == "it was used before":
+            first = Operation(self, "launch", tasks=1)
+            if self.launch(first, "--offer", offer, "-c", first.body("finish 0")) != 0:
+                # It may not have been used after all.
+                return
+        elif why == "its time was over":
+            self.stop.wait(OFFER_TIMEOUT_S)
+        again = Operation(self, "launch", tasks=1, refused=why)
+        self.launch(again, *who, "--offer", offer, "-c", again.body("finish 0"))
 
     def filtered(self, rng):
         """A pipeline of an unnamed framework, whose filter may drop offers or die in the middle."""

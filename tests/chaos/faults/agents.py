@@ -10,7 +10,7 @@ from cluster import AGENT_TIMEOUT_S
 from history import now
 
 from . import grip
-from .declare import AGENTS, MASTERS, fault, fill, go_on, leading, nothing, rejoin, start_all, start_as_ever, start_otherwise
+from .declare import AGENTS, MASTERS, excused_no_more, fault, fill, go_on, leading, nothing, rejoin, start_all, start_as_ever, start_otherwise
 
 # An agent that was declared gone must have heard of it and ended within so long of being back.
 GONE_S = 120
@@ -119,9 +119,7 @@ def agent_and_supervisors_kill(world, rng):
 
 def free_disk(world, token):
     os.unlink(token["file"])
-    time.sleep(3)
-    for name in token["names"]:
-        world.daemons[name].excused = False
+    excused_no_more(world, token["names"])
 
 
 @fault("agent-disk-full", [35], [AGENTS], (3, 10), needs=["root"], heal=free_disk)
@@ -133,7 +131,7 @@ def agent_disk_full(world, _rng):
     fill(path)
     running = world.running(name)
     # What tasks write themselves may be lost to them with the disk.
-    return {"names": [name], "file": path, "boxes": sorted(running)}
+    return {"names": [name], "file": path, "fills_disk": True, "boxes": sorted(running)}
 
 
 @fault("agent-twice", [42], [AGENTS], (0, 0), heal=nothing)
@@ -207,7 +205,7 @@ def agent_gone(world, rng):
 
 def let_go_agent(world, token):
     grip.let_go(token["tracer"])
-    world.daemons[token["names"][0]].excused = False
+    excused_no_more(world, token["names"])
 
 
 def follows_agent(name, rows, hold, *options, excused=False):
@@ -230,7 +228,7 @@ follows_agent("agent-disk-stands", [47], (8, 15), "-e", f"trace={SYNC}", "-e", f
 
 def heal_read_only(world, token):
     subprocess.run(["umount", "-l", world.agent_dir(token["names"][0])], check=True)
-    world.daemons[token["names"][0]].excused = False
+    excused_no_more(world, token["names"])
 
 
 @fault("agent-read-only", [37], [AGENTS], (3, 10), needs=["root"], heal=heal_read_only)

@@ -1,6 +1,7 @@
 """What a fault is, how it is declared, and what healing often takes"""
 import errno
 import signal
+import time
 from collections import namedtuple
 
 Fault = namedtuple("Fault", "name rows parts hold needs inject heal")
@@ -10,6 +11,8 @@ PROXIES = "proxies"
 DISK_FULL_MIB = 512
 # A daemon that is asked to end has ended within so long, also on a machine that is busy.
 END_S = 20
+# What a fault does may show so much later.
+AFTER_S = 3
 
 
 def fault(name, rows, parts, hold, needs=(), heal=None):
@@ -43,6 +46,14 @@ def start_otherwise(world, name, **how):
     world.until(lambda: world.daemons[name].pid is None, END_S, 0.05)
     world.dress(name, **how)
     world.daemons[name].start()
+
+
+def excused_no_more(world, names):
+    """A daemon that ended of a fault, or of what was left of it, is not to end from now on."""
+    time.sleep(AFTER_S)
+    for name in names:
+        world.daemons[name].look()
+        world.daemons[name].excused = False
 
 
 def go_on(world, token):

@@ -6,7 +6,7 @@ import time
 
 from . import grip
 from .clients import storm
-from .declare import END_S, MASTERS, fault, fill, go_on, leading, nothing, rejoin, start_all, start_as_ever, start_otherwise
+from .declare import END_S, MASTERS, excused_no_more, fault, fill, go_on, leading, nothing, rejoin, start_all, start_as_ever, start_otherwise
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # What a leader may add to its memory while many frameworks come and go.
@@ -140,7 +140,7 @@ def turn_clock(name, rows, needs, offset, monotonic=False):
         start_otherwise(world, master, env=grip.clock_of(path, monotonic))
         make_lead(world, master)
         grip.set_clock(path, offset)
-        return {"names": [master], "turns_clock": True}
+        return {"names": [master], "leads": world.leader() == master, "turns_clock": True}
     fault(name, rows, [MASTERS], (8, 20), needs=needs, heal=start_as_ever)(inject)
 
 
@@ -151,7 +151,7 @@ turn_clock("master-rate", [11], ["faketime"], "+0 x1.05", monotonic=True)
 
 def more_memory(world, token):
     grip.release(token["group"])
-    world.daemons[token["names"][0]].excused = False
+    excused_no_more(world, token["names"])
 
 
 @fault("master-little-memory", [12, 70], [MASTERS], (1, 3), needs=["groups"], heal=more_memory)
@@ -192,7 +192,7 @@ def master_log_full(world, rng):
         fill(os.path.join(disk, "filler"))
     daemon.start()
     make_lead(world, name)
-    return {"names": [name], "disk": disk}
+    return {"names": [name], "leads": world.leader() == name, "disk": disk}
 
 
 @fault("allocator-broken", [72], [MASTERS], (15, 25), heal=start_as_ever)

@@ -4,7 +4,7 @@ import subprocess
 
 from processes import kill_quietly
 
-from .declare import AGENTS, fault
+from .declare import AGENTS, excused_no_more, fault
 
 
 @fault("task-stop", [64], [], (1, 5), needs=["root"], heal=lambda _world, token: [kill_quietly(pid, signal.SIGCONT) for pid in token["pids"]])
@@ -28,7 +28,7 @@ def hog(name, rows, words, body, on_small_disk=False):
         daemon.excused = on_small_disk
         command = world.command("meso-launch", "-q", "--timeout", "6s", *(["--on", daemon.name] if on_small_disk else []), *words, "-c", body)
         process = subprocess.Popen(command, env=world.env(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-        return {"names": [], "pid": process.pid, "process": process}
+        return {"names": [], "pid": process.pid, "fills_disk": on_small_disk, "process": process}
 
     def heal(world, token):
         try:
@@ -38,12 +38,13 @@ def hog(name, rows, words, body, on_small_disk=False):
             code = token["process"].wait()
         world.history.add("hog", name=name, code=code)
         if on_small_disk:
-            world.daemons[world.agents[-1]].excused = False
+            excused_no_more(world, [world.agents[-1]])
     fault(name, rows, [AGENTS] if on_small_disk else [], (0, 0), needs=["root"] if on_small_disk else [], heal=heal)(inject)
 
 
 hog("task-forks", [57], ["-R", "cpus=0.2,mem=64M"], "i=0; while [ $i -lt 300 ]; do sleep 60 & i=$((i+1)); done; wait")
 hog("task-floods", [59], ["-R", "cpus=0.2,mem=32M"], "exec timeout 3 head -c 60000000 /dev/zero")
 hog("task-eats-memory", [58], ["-R", "cpus=0.2,mem=32M"], "exec tail -c 400000000 /dev/zero")
-hog("task-fills-disk", [60], ["-R", "cpus=0.2,mem=32M,disk=32M"], "head -c 500000000 /dev/zero >large; sleep 2; rm large", on_small_disk=True)
+# What is written to a disk in memory counts as the task's memory.
+hog("task-fills-disk", [60], ["--start-deadline", "15s", "-R", "cpus=0.1,mem=440M,disk=32M"], "head -c 500000000 /dev/zero >large; sleep 2; rm large", on_small_disk=True)
 hog("task-makes-files", [61], ["-R", "cpus=0.2,mem=64M,disk=32M"], "i=0; while [ $i -lt 200000 ] && { : >f$i; } 2>/dev/null; do i=$((i+1)); done; sleep 2; rm -rf f*", on_small_disk=True)
