@@ -27,7 +27,7 @@ class Nemesis:
         self.counts, self.in_vain, self.broken = Counter(), Counter(), []
         self.lock = threading.Lock()
         self.parts = {name: threading.Lock() for name in PARTS}
-        able = {"root": world.is_root, "net": world.net is not None, "masters": len(world.masters) > 1, "bus1": len(world.buses) == 1, "bus3": len(world.buses) == 3,
+        able = {"named": bool(only), "root": world.is_root, "net": world.net is not None, "masters": len(world.masters) > 1, "bus1": len(world.buses) == 1, "bus3": len(world.buses) == 3,
                 "proxy": bool(world.proxies), "strace": grip.can_follow(), "groups": world.is_root and grip.has_groups(), "faketime": grip.other_clock() is not None}
         unknown = (set(only or ()) | set(without)) - set(FAULTS)
         if unknown:

@@ -155,7 +155,7 @@ def agent_damaged(world, rng):
     return {"names": [name], "damage": damage.__name__}
 
 
-@fault("agent-copied", [43], [AGENTS], (0, 0), needs=["root"], heal=nothing)
+@fault("agent-copied", [43], [AGENTS], (0, 0), needs=["root", "named"], heal=nothing)
 def agent_copied(world, rng):
     """A copy of an agent's work directory is started on another machine while the agent itself serves: it is not let in."""
     name = rng.choice(world.agents[:-1])
