@@ -23,6 +23,8 @@ TMPFS = "size=400m,nr_inodes=100k"
 # Which of the agents reaches the bus by way of a proxy, and where proxies listen who have a namespace for themselves.
 PROXIED_AGENT = 1
 PROXY_PORT = 4300
+# A proxy does as it is told after so long at most.
+PROXY_S = 5
 # Who else there is on the bus beside `default`: what is said to them is overheard.
 GUEST = "guest"
 # A question to a cluster that may have no leader is given up after so long.
@@ -181,6 +183,16 @@ class Cluster:
         with open(control + ".new", "w", encoding="utf-8") as file:
             json.dump(mode, file)
         os.rename(control + ".new", control)
+
+    def proxy_told(self, name):
+        """Has a proxy let all pass again: how many messages it touched until now, or none if it does not say."""
+        told = self.proxies[name].control + ".told"
+        before = os.path.getsize(told) if os.path.exists(told) else 0
+        self.tell_proxy(name, mode="pass")
+        if self.until(lambda: os.path.exists(told) and os.path.getsize(told) > before, PROXY_S, 0.05) is None:
+            return None
+        with open(told, encoding="utf-8") as file:
+            return json.loads(file.readlines()[-1])["touched"]
 
     def dress(self, name, before=(), words=(), env=None):
         """Says what a master or an agent is started with beside the usual, from its next start on."""

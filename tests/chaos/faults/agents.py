@@ -211,17 +211,20 @@ def let_go_agent(world, token):
 def follows_agent(name, rows, hold, *options, excused=False):
     def inject(world, rng):
         agent = rng.choice(world.agents)
-        pid = world.daemons[agent].pid
-        tracer = pid and grip.follow(pid, *options)
+        daemon = world.daemons[agent]
+        daemon.excused = excused
+        tracer = daemon.pid and grip.follow(daemon.pid, *options)
         if not tracer:
+            # It was not there, or ended in the moment in which it was taken hold of.
+            excused_no_more(world, [agent])
             return None
-        world.daemons[agent].excused = excused
         return {"names": [agent], "tracer": tracer}
     fault(name, rows, [AGENTS], hold, needs=["strace"], heal=let_go_agent)(inject)
 
 
 SYNC = "fsync,fdatasync"
 follows_agent("agent-disk-fails", [36], (3, 10), "-e", f"trace={SYNC}", "-e", f"inject={SYNC}:error=EIO", excused=True)
+follows_agent("agent-disk-fails-once", [36], (3, 10), "-e", f"trace={SYNC}", "-e", f"inject={SYNC}:error=EIO:when=1", excused=True)
 follows_agent("agent-disk-slow", [47], (5, 15), "-e", f"trace={SYNC}", "-e", f"inject={SYNC}:delay_exit=300000")
 follows_agent("agent-disk-stands", [47], (8, 15), "-e", f"trace={SYNC}", "-e", f"inject={SYNC}:delay_exit=5000000")
 

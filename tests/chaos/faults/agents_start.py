@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 
-from processes import carrying, kill_quietly
+from processes import carrying, environment, kill_quietly
 
 from . import grip
 from .declare import AGENTS, END_S, fault, nothing, start_all
@@ -47,8 +47,9 @@ def agent_reboot(world, rng):
     world.daemons[name].strike(signal.SIGKILL, hold=True)
     boxes = set()
     for _ in range(100):
-        boxes |= set(world.running(name))
         found = carrying(world.agent_dir(name) + "/")
+        # Each is known before it is gone.
+        boxes |= {os.path.basename(environment(pid).get("MESO_SANDBOX", "")) for pid, _ in found} - {""}
         for pid, _ in found:
             kill_quietly(pid)
         if not found and world.daemons[name].pid is None:

@@ -14,7 +14,7 @@ def proxied(name, rows, hold, **mode):
 
     def heal(world, token):
         for who in token["names"]:
-            world.tell_proxy(who, mode="pass")
+            world.history.add("proxied", fault=name, who=who, touched=world.proxy_told(who))
     fault(name, rows, [PROXIES], hold, needs=["proxy"], heal=heal)(inject)
 
 
