@@ -26,6 +26,8 @@ STAMP_S = 12
 STORED_S = 30
 # Reasons of a task that was lost after it had begun.
 BEGAN = {"agent_rebooted", "supervisor_lost"}
+# A framework is gone from its last word on, and says one as often as this; none to a leader that has just begun.
+WORD_S = 2
 # How much of a finding's evidence is told.
 EVIDENCE_MAX = 4
 # How often a task may be run again: the default of --retries-lost, and the first time.
@@ -508,7 +510,7 @@ def orphans_wait(facts):
             continue
         for box in facts.boxes_of(op):
             final = facts.last.get(facts.by_box[box][0]["task"])
-            if final and final.get("reason") == "framework_gone" and facts.latest(final) < facts.ends[op]["t"] + begun["failover_s"] - SLACK_S:
+            if final and final.get("reason") == "framework_gone" and facts.latest(final) < facts.ends[op]["t"] + begun["failover_s"] - WORD_S - SLACK_S:
                 yield finding("L7", f"{final['task']} of {op} was {final['state']} {facts.at(final) - facts.ends[op]['t']:.1f} s after its framework went, which had {begun['failover_s']} s to come back", final)
 
 

@@ -176,11 +176,11 @@ def given_up():
     story.task(2.5, "o1", 1, "task_b", attempt=2, host="host2")
     story.wrote(3, "tick", "o1", 1, "task_a")
     story.end(4, "o1", 0)
-    story.invoke(1, "f1", tasks=1, failover_s=2)
+    story.invoke(1, "f1", tasks=1, failover_s=4)
     story.status(1, "task_f", 1, "running")
     story.wrote(1.1, "start", "f1", 1, "task_f", host="host2")
     story.end(3, "f1", -9, by="harness")
-    story.status(5.2, "task_f", 2, "killed", reason="framework_gone", signal=15)
+    story.status(7.2, "task_f", 2, "killed", reason="framework_gone", signal=15)
     story.close(10)
     return story
 

@@ -274,8 +274,8 @@ def a_second_agent_is_let_in(story):
 
 @wrong("L7", given_up)
 def a_framework_is_given_up_too_early(story):
-    story.statuses[-1]["ts_ms"] -= 1000
-    story.statuses[-1]["seen"] -= 1
+    story.statuses[-1]["ts_ms"] -= 3000
+    story.statuses[-1]["seen"] -= 3
 
 
 @wrong("S20", plain)
