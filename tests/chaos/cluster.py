@@ -249,7 +249,7 @@ class Cluster:
     def clean_groups(agent):
         """Forgets the cgroups of an agent's tasks, once nothing runs in them; of an agent that is not known there are none."""
         if agent:
-            _clean_groups(agent)
+            _clean_groups("meso", agent)
 
     def change_attrs(self, name):
         """What an agent says of itself from its next start on."""
@@ -402,15 +402,16 @@ def clean(work, out):
     for place in reversed(mounts):
         subprocess.run(["umount", "-l", place], check=False)
     for agent in agent_ids(out):
-        _clean_groups(agent)
+        _clean_groups("meso", agent)
+    _clean_groups(f"meso-chaos-{work.rpartition('.')[2]}")
     _clean_controls(work + "/")
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _clean_groups(agent):
-    """Removes all cgroups of an agent's tasks."""
+def _clean_groups(*names):
+    """Removes a cgroup and all below it, in every tree."""
     for tree in cgroup_trees():
-        for folder, _, _ in os.walk(os.path.join(tree, "meso", agent), topdown=False):
+        for folder, _, _ in os.walk(os.path.join(tree, *names), topdown=False):
             try:
                 os.rmdir(folder)
             except OSError as error:

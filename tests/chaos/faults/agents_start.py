@@ -88,7 +88,7 @@ def agent_stranger(world, rng):
     for _ in range(TRIES):
         with open(LAST_PID, "w", encoding="utf-8") as file:
             file.write(str(supervisor - 1))
-        stranger = subprocess.Popen(["sleep", "1000"], stdin=subprocess.DEVNULL, start_new_session=True)
+        stranger = subprocess.Popen(["sleep", "1000"], env=world.env(), stdin=subprocess.DEVNULL, start_new_session=True)
         if stranger.pid == supervisor:
             return {"names": [name], "boxes": [box], "stranger": stranger}
         # Somebody else was faster.
