@@ -28,6 +28,8 @@ STORED_S = 30
 BEGAN = {"agent_rebooted", "supervisor_lost"}
 # A framework is gone from its last word on, and says one as often as this; none to a leader that has just begun.
 WORD_S = 2
+# So long after its start a program may end of what it met then.
+START_S = 2
 # How much of a finding's evidence is told.
 EVIDENCE_MAX = 4
 # How often a task may be run again: the default of --retries-lost, and the first time.
@@ -82,6 +84,14 @@ class Facts:
         self.clock_turned = any(line["kind"] == "fault" and line.get("turns_clock") for line in run.history)
         # What the bus had stored may be gone; then what was not heard when it was said may have been said.
         self.store_lost = any(line["kind"] == "fault" and line.get("loses_store") for line in run.history)
+        # From when to when the bus knew nobody: who is started then ends, and says so with 77.
+        self.refused = []
+        for line in run.history:
+            if line["kind"] == "fault" and line["fault"] == "bus-refuses" and line["type"] in ("inject", "heal"):
+                if line["type"] == "inject":
+                    self.refused.append([line["t"], float("inf")])
+                elif self.refused:
+                    self.refused[-1][1] = line["t"] + START_S
         self.disk_filled = any(line["kind"] == "fault" and line.get("fills_disk") for line in run.history)
         self.finished = any(line["kind"] == "finished" for line in run.history)
         for line in run.history:
@@ -438,6 +448,8 @@ def nobody_wrong(facts):
 
 def nobody_fell(facts):
     for line in facts.daemons:
+        if line["type"] == "exit" and line["code"] == 77 and any(since < line["t"] < until for since, until in facts.refused):
+            continue
         if line["type"] == "exit" and not line.get("excused"):
             yield finding("S20", f"{line['name']} ended by itself with {line['code']}", line.get("said"))
         elif line["type"] == "exit" and line["code"] in (101, -6, 134):

@@ -228,6 +228,15 @@ def full_disk():
     return story
 
 
+def refused():
+    """The bus knows nobody for a while, and a master that is started then ends at once."""
+    story = plain()
+    for t, kind in ((5, "inject"), (8, "heal")):
+        story.history.append({"t": t, "kind": "fault", "type": kind, "fault": "bus-refuses"})
+    story.history.append({"t": 6, "kind": "daemon", "type": "exit", "name": "master1", "code": 77, "excused": False, "said": "the bus refuses our credentials"})
+    return story
+
+
 def turned_clock():
     """A leader believes that it is another year, and says so."""
     story = killed()
@@ -247,4 +256,4 @@ def greedy():
     return story
 
 
-CLEAN = [plain, retried, steady, failing, crowded, killed, wiped, given_up, forgotten, rebooted, late_clock, full_disk, turned_clock, greedy]
+CLEAN = [plain, retried, steady, failing, crowded, killed, wiped, given_up, forgotten, rebooted, late_clock, full_disk, refused, turned_clock, greedy]

@@ -8,7 +8,7 @@ import copy
 import traceback
 
 import checker
-from stories import CLEAN, crowded, failing, forgotten, full_disk, given_up, greedy, killed, late_clock, plain, rebooted, retried, steady, turned_clock
+from stories import CLEAN, crowded, failing, forgotten, full_disk, given_up, greedy, killed, late_clock, plain, rebooted, refused, retried, steady, turned_clock
 
 WRONG = []
 
@@ -286,6 +286,16 @@ def a_daemon_falls(story):
 @wrong("S20", plain)
 def a_daemon_panics_while_its_disk_is_full(story):
     story.history.append({"t": 5, "kind": "daemon", "type": "exit", "name": "host1", "code": 101, "excused": True, "said": "oh"})
+
+
+@wrong("S20", refused)
+def a_daemon_ends_as_if_it_were_refused(story):
+    story.history[-1]["t"] = 12
+
+
+@wrong("S20", refused)
+def a_daemon_that_is_refused_ends_otherwise(story):
+    story.history[-1]["code"] = 1
 
 
 @wrong("S20", plain)
