@@ -3,14 +3,17 @@
 use std::path::Path;
 
 use meso_cli::client::{Leader, Seat, look, too_late};
-use meso_cli::{Failure, LineIn, LineRead, Until, random, report};
+use meso_cli::{Failure, LineIn, LineRead, Until, complain, random, report};
 use meso_core::id::{FrameworkId, Nonce, OfferId};
 use meso_core::json::{Limits, read_object};
+use meso_core::launcher::Event;
 use meso_core::role::Role;
 use meso_core::wire::Offer;
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use crate::Args;
+use crate::run::Happened;
 
 /// A session of one's own.
 pub fn own_seat(role: Role) -> Result<Seat, Failure> {
@@ -76,6 +79,35 @@ impl Offers {
         };
         let number = self.number();
         Ok(Some(look(&self.leader, &id, &self.member).await?.map_err(|refusal| (number, too_late(&refusal)))))
+    }
+
+    /// Hands in the first, and those behind it as they are read, until their end or until nobody takes them.
+    pub async fn hand_in(mut self, first: Offer, framework: FrameworkId, to: mpsc::Sender<Happened>) {
+        let mut next = Some(Event::Offer(Box::new(first)));
+        while let Some(event) = next {
+            let is_end = matches!(event, Event::NoMore);
+            if to.send(Happened::Machine(event)).await.is_err() || is_end {
+                return;
+            }
+            next = loop {
+                let what = match self.next().await {
+                    Ok(Some(Ok((seat, offer)))) if seat.framework == framework => break Some(Event::Offer(Box::new(offer))),
+                    Ok(Some(Ok((seat, offer)))) => {
+                        let why = Failure::failed(format!("offer {} is framework {}'s, the first was {framework}'s", offer.id, seat.framework)).hint("one meso-launch -O for each meso-offer");
+                        Happened::BadLine(self.number(), why)
+                    }
+                    Ok(Some(Err((number, failure)))) => Happened::BadLine(number, failure),
+                    Ok(None) => break Some(Event::NoMore),
+                    Err(failure) => {
+                        complain(failure.what());
+                        break Some(Event::NoMore);
+                    }
+                };
+                if to.send(what).await.is_err() {
+                    return;
+                }
+            };
+        }
     }
 }
 

@@ -213,7 +213,7 @@ async fn run_in(args: Args, plan: Plan, leader: Leader, seat: Seat, offers: Opti
     };
     run.listen(&framework).await?;
     if let Some((offers, first)) = offers {
-        run.hand_in(offers, first);
+        tokio::task::spawn_local(offers.hand_in(first, run.launcher.framework().clone(), run.to.clone()));
     }
     let begun = Instant::now();
     let mut more = true;
@@ -285,38 +285,6 @@ impl Run {
             }
         }));
         Ok(())
-    }
-
-    /// Reads offers on, behind the first.
-    fn hand_in(&mut self, mut offers: Offers, first: Offer) {
-        let (to, framework) = (self.to.clone(), self.launcher.framework().clone());
-        tokio::task::spawn_local(async move {
-            let mut next = Some(Event::Offer(Box::new(first)));
-            while let Some(event) = next {
-                let is_end = matches!(event, Event::NoMore);
-                if to.send(Happened::Machine(event)).await.is_err() || is_end {
-                    return;
-                }
-                next = loop {
-                    let what = match offers.next().await {
-                        Ok(Some(Ok((seat, offer)))) if seat.framework == framework => break Some(Event::Offer(Box::new(offer))),
-                        Ok(Some(Ok((seat, offer)))) => {
-                            let why = Failure::failed(format!("offer {} is framework {}'s, the first was {framework}'s", offer.id, seat.framework)).hint("one meso-launch -O for each meso-offer");
-                            Happened::BadLine(offers.number(), why)
-                        }
-                        Ok(Some(Err((number, failure)))) => Happened::BadLine(number, failure),
-                        Ok(None) => break Some(Event::NoMore),
-                        Err(failure) => {
-                            complain(failure.what());
-                            break Some(Event::NoMore);
-                        }
-                    };
-                    if to.send(what).await.is_err() {
-                        return;
-                    }
-                };
-            }
-        });
     }
 
     /// Takes a job on.

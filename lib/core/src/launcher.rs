@@ -3,17 +3,19 @@
 //! It subscribes with what one task needs and how many it would launch, accepts what is offered, follows the tasks,
 //! retries, and survives a change of leader: accepts are repeated until answered, tasks are claimed until their fate is told.
 
+mod event;
+mod flights;
 mod joined;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::id::{AgentId, FrameworkId, Name, Nonce, OfferId, TaskId};
-use crate::resources::Request;
-use crate::role::Role;
+use crate::id::{FrameworkId, OfferId, TaskId};
+use crate::launcher::flights::Flight;
 use crate::seed::Seed;
-use crate::task::TaskState;
-use crate::wire::call::{Accept, Answer, Call, Claim, Demand, Push, Subscribe, TaskToken};
-use crate::wire::{Offer, PROTOCOL, PROTOCOL_MIN, Refusal, RefusalCode, TASKS_PER_ACCEPT_MAX, Task, Update};
+use crate::wire::call::{Accept, Answer, Call, Demand, Push, Subscribe};
+use crate::wire::{Offer, PROTOCOL, PROTOCOL_MIN, RefusalCode};
+
+pub use event::{Config, Effect, Event, Failure, Job};
 
 /// How long to wait before a call that nobody answered is made again, milliseconds; doubles up to [`AGAIN_MS_MAX`].
 pub const AGAIN_MS: u64 = 100;
@@ -30,176 +32,6 @@ pub const ACCEPT_BYTES_MAX: usize = 200 * 1024;
 /// For how long an offer that came too late is refused, milliseconds.
 pub const REFUSE_MS: u64 = 5_000;
 
-/// What one run of the tool is.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The framework's id, fresh.
-    pub framework: FrameworkId,
-    /// Its session.
-    pub session: Nonce,
-    /// Which session of its name it joins; 0 for a new one.
-    pub session_no: u64,
-    /// This process, where it joins a session that another began: then offers are handed in, not asked for.
-    pub member: Option<Nonce>,
-    /// It joins for one launch only, and leaves the session as it is.
-    pub guest: bool,
-    /// How many tasks one offer is used for at most.
-    pub per_offer_max: u32,
-    /// A durable name, if asked for.
-    pub name: Option<Name>,
-    /// The role its share counts in.
-    pub role: Role,
-    /// Who runs it, for people.
-    pub who: String,
-    /// What each task needs.
-    pub request: Request,
-    /// A `--where` expression, or empty.
-    pub condition: String,
-    /// Whether its tasks may be ended at once when others need the room.
-    pub revocable: bool,
-    /// Only this agent.
-    pub on: Option<String>,
-    /// How many tasks at once.
-    pub at_once_max: u32,
-    /// How often a failed task is run again.
-    pub retries: u32,
-    /// How often a lost task is run again.
-    pub retries_lost: u32,
-    /// By when a job must have been accepted, milliseconds from its arrival.
-    pub start_deadline_ms: Option<u64>,
-    /// How long a named framework's tasks live on without a session, milliseconds.
-    pub failover_ms: u64,
-    /// True randomness for task ids and tokens.
-    pub seed: [u64; 2],
-}
-
-/// A job: one task to be run to its end.
-#[derive(Clone, Debug)]
-pub struct Job {
-    /// Its number, from 1.
-    pub index: u64,
-    /// The task; a fresh id is made for each attempt unless it has one.
-    pub task: Task,
-}
-
-/// What reaches the machine.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A deadline passed.
-    Tick,
-    /// A job to run.
-    Job(Box<Job>),
-    /// The answer to a call; none if nobody answered in time.
-    Answer {
-        /// The number of the call.
-        no: u64,
-        /// The answer.
-        answer: Option<Answer>,
-    },
-    /// The leader sends something.
-    Push(Push),
-    /// A status.
-    Update(Box<Update>),
-    /// Statuses may have been missed: the connection was away, or fell behind.
-    Gap,
-    /// An offer of the session that was joined.
-    Offer(Box<Offer>),
-    /// No more offers will come.
-    NoMore,
-    /// Launch no more; jobs without a task end as interrupted.
-    Cancel,
-    /// End all tasks.
-    Kill {
-        /// Between TERM and KILL, milliseconds.
-        grace_ms: Option<u64>,
-    },
-    /// All is done: end the session.
-    Leave,
-}
-
-/// Why a job ended without a status of a task.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// The leader refused it.
-    Refused(Refusal),
-    /// No offer came by the deadline.
-    StartDeadline,
-    /// The offers came to their end.
-    NoOffer,
-    /// Interrupted before it had a task.
-    Interrupted,
-    /// The framework was torn down, or its name is held by another.
-    Removed(String),
-}
-
-/// What must become true outside, in this order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// Call the leader; the answer comes as `Answer`.
-    Call {
-        /// Its number.
-        no: u64,
-        /// The call.
-        call: Box<Call>,
-    },
-    /// The framework's id is another one than proposed: listen for its statuses.
-    Framework(FrameworkId),
-    /// A job's task is accepted: its output can be followed.
-    Begun {
-        /// The job.
-        index: u64,
-        /// The task.
-        task: TaskId,
-        /// Where.
-        agent: AgentId,
-        /// Its host name, as the offer told it.
-        host: String,
-        /// Opens its output and input.
-        token: Nonce,
-        /// From 1.
-        attempt: u32,
-    },
-    /// A status that is news.
-    News {
-        /// The job.
-        index: u64,
-        /// The status.
-        update: Box<Update>,
-    },
-    /// A task ended and its job is tried again.
-    Again {
-        /// The job.
-        index: u64,
-        /// How the attempt ended.
-        update: Box<Update>,
-    },
-    /// A job ended with its task's last status.
-    Ended {
-        /// The job.
-        index: u64,
-        /// The last status.
-        update: Box<Update>,
-        /// How many attempts it took.
-        attempts: u32,
-    },
-    /// A job ended without.
-    Failed {
-        /// The job.
-        index: u64,
-        /// Why.
-        failure: Failure,
-    },
-    /// The leader answered: so many agents are known.
-    Registered {
-        /// How many.
-        agents: u32,
-    },
-    /// An offer that was handed in could not be used any more.
-    TooLate(Refusal),
-    /// The session is over.
-    Left,
-}
-
 #[derive(Clone, Debug)]
 struct Pending {
     job: Job,
@@ -207,19 +39,6 @@ struct Pending {
     retries: u32,
     lost: u32,
     arrived_ms: u64,
-}
-
-#[derive(Clone, Debug)]
-struct Flight {
-    pending: Pending,
-    agent: AgentId,
-    host: String,
-    epoch: u64,
-    token: Nonce,
-    begun: bool,
-    seq: u64,
-    state: TaskState,
-    killing: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -240,9 +59,9 @@ pub struct Launcher {
     config: Config,
     seed: Seed,
     framework: FrameworkId,
-    /// Which session of its name this is, as the leader said.
     /// The protocol major that it speaks: the older one to a master that knows no other.
     speaks: u32,
+    /// Which session of its name this is, as the leader said.
     session_no: u64,
     epoch: u64,
     subscribed: bool,
@@ -559,163 +378,6 @@ impl Launcher {
         self.call(Asked::Decline, call, out);
     }
 
-    /// Launches as many jobs on offers of one agent as fit; false if none.
-    fn use_offers(&mut self, epoch: u64, offers: &[Offer], out: &mut Vec<Effect>) -> bool {
-        let Some(offer) = offers.first() else { return false };
-        let mut there = offer.resources.clone();
-        for more in &offers[1..] {
-            match there.checked_add(&more.resources) {
-                Some(sum) => there = sum,
-                None => return false,
-            }
-        }
-        let most = (self.room().min(self.config.per_offer_max) as usize).min(TASKS_PER_ACCEPT_MAX);
-        let fits = self.config.request.room_in(&there, most as u64) as usize;
-        let mut tasks = Vec::new();
-        let mut bytes = 0;
-        while tasks.len() < fits && bytes < ACCEPT_BYTES_MAX {
-            let Some(pending) = self.pending.pop_front() else { break };
-            let mut task = pending.job.task.clone();
-            let own = task.id.clone().filter(|_| pending.attempt == 1);
-            let id = own.unwrap_or_else(|| TaskId::fresh(self.seed.draw()));
-            task.id = Some(id.clone());
-            task.env.insert("MESO_ATTEMPT".to_owned(), pending.attempt.to_string());
-            bytes += task.argv.iter().map(String::len).sum::<usize>() + task.env.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() + 256;
-            let token = Nonce::fresh(self.seed.draw(), self.seed.draw());
-            let flight = Flight {
-                pending,
-                agent: offer.agent.clone(),
-                host: offer.host.clone(),
-                epoch,
-                token: token.clone(),
-                begun: false,
-                seq: 0,
-                state: TaskState::Staging,
-                killing: false,
-            };
-            self.flights.insert(id, flight);
-            tasks.push(TaskToken { task, token });
-        }
-        if tasks.is_empty() {
-            return false;
-        }
-        if let Some(told) = &mut self.told {
-            *told = told.saturating_sub(u32::try_from(tasks.len()).unwrap_or(u32::MAX));
-        }
-        let accept = Accept {
-            framework: self.framework.clone(),
-            session: self.config.session.clone(),
-            epoch,
-            offers: offers.iter().map(|offer| offer.id.clone()).collect(),
-            agent: offer.agent.clone(),
-            tasks,
-            refuse_ms: 0,
-            member: self.config.member.clone(),
-        };
-        self.call(Asked::Accept(accept.clone()), Call::Accept(accept), out);
-        true
-    }
-
-    fn on_accepted(&mut self, now_ms: u64, accept: Accept, answer: Option<Answer>, out: &mut Vec<Effect>) {
-        let again = |launcher: &mut Self, accept| launcher.accepts_again.push_back((now_ms + AGAIN_MS, accept));
-        match answer {
-            Some(Answer::Accepted { .. }) => {
-                for id in accept.tasks.iter().filter_map(|one| one.task.id.as_ref()) {
-                    self.begun(id, out);
-                }
-            }
-            Some(Answer::Refused(refusal)) => match refusal.code {
-                RefusalCode::Recovering | RefusalCode::Busy | RefusalCode::NotLeading | RefusalCode::UnknownFramework => again(self, accept),
-                RefusalCode::OfferGone => {
-                    self.take_back(&accept);
-                    if self.config.member.is_some() {
-                        out.push(Effect::TooLate(refusal));
-                    }
-                }
-                _ => {
-                    for id in accept.tasks.iter().filter_map(|one| one.task.id.as_ref()) {
-                        if let Some(flight) = self.flights.remove(id).filter(|flight| !flight.begun) {
-                            self.fail(flight.pending.job.index, Failure::Refused(refusal.clone()), out);
-                        }
-                    }
-                }
-            },
-            _ => again(self, accept),
-        }
-    }
-
-    /// The offer is gone: its jobs wait for another one, first in line.
-    fn take_back(&mut self, accept: &Accept) {
-        for id in accept.tasks.iter().rev().filter_map(|one| one.task.id.as_ref()) {
-            if self.flights.get(id).is_some_and(|flight| !flight.begun) {
-                if let Some(flight) = self.flights.remove(id) {
-                    self.pending.push_front(flight.pending);
-                }
-            }
-        }
-        self.told = None;
-    }
-
-    fn begun(&mut self, id: &TaskId, out: &mut Vec<Effect>) {
-        let Some(flight) = self.flights.get_mut(id).filter(|flight| !flight.begun) else { return };
-        flight.begun = true;
-        self.deadlines.retain(|(_, index)| *index != flight.pending.job.index);
-        out.push(Effect::Begun {
-            index: flight.pending.job.index,
-            task: id.clone(),
-            agent: flight.agent.clone(),
-            host: flight.host.clone(),
-            token: flight.token.clone(),
-            attempt: flight.pending.attempt,
-        });
-    }
-
-    fn on_update(&mut self, now_ms: u64, update: Update, out: &mut Vec<Effect>) {
-        let task = update.task.clone();
-        let Some(flight) = self.flights.get(&task) else { return };
-        // Only the agent that was given the task speaks of it; the master's own words have no number.
-        if update.agent.as_ref().is_some_and(|agent| *agent != flight.agent) {
-            return;
-        }
-        let by_master = update.agent_seq == 0;
-        let news = if by_master { flight.state != update.state && update.state != TaskState::Staging } else { update.seq > flight.seq };
-        if !news {
-            if !flight.begun {
-                self.begun(&task, out);
-            }
-            return;
-        }
-        if !(update.is_final && update.state.is_lost() && !flight.begun) {
-            self.begun(&task, out);
-        }
-        let Some(flight) = self.flights.get_mut(&task) else { return };
-        flight.seq = flight.seq.max(update.seq);
-        flight.state = update.state;
-        let index = flight.pending.job.index;
-        if !update.is_final {
-            out.push(Effect::News { index, update: Box::new(update) });
-            return;
-        }
-        let Some(flight) = self.flights.remove(&task) else { return };
-        let mut pending = flight.pending;
-        let lost = update.state.is_lost() || is_taken_away(&update);
-        let left = if lost { &mut pending.lost } else { &mut pending.retries };
-        let retry = (lost || update.state == TaskState::Failed) && *left > 0 && !self.cancelled && !flight.killing;
-        if retry {
-            *left -= 1;
-            pending.attempt += 1;
-            if let Some(after_ms) = self.config.start_deadline_ms {
-                self.deadlines.insert((now_ms + after_ms, index));
-            }
-            pending.arrived_ms = now_ms;
-            self.pending.push_front(pending);
-            out.push(Effect::Again { index, update: Box::new(update) });
-        } else {
-            self.deadlines.retain(|(_, waiting)| *waiting != index);
-            out.push(Effect::Ended { index, update: Box::new(update), attempts: pending.attempt });
-        }
-    }
-
     fn fail(&mut self, index: u64, failure: Failure, out: &mut Vec<Effect>) {
         self.deadlines.retain(|(_, waiting)| *waiting != index);
         out.push(Effect::Failed { index, failure });
@@ -805,34 +467,4 @@ impl Launcher {
             self.call(Asked::Demand, call, out);
         }
     }
-
-    fn kill_flights(&mut self, out: &mut Vec<Effect>) {
-        for flight in self.flights.values_mut() {
-            flight.killing = true;
-        }
-        let ids: Vec<TaskId> = self.flights.keys().cloned().collect();
-        for tasks in ids.chunks(CLAIMS_PER_CALL_MAX) {
-            self.call(Asked::Kill, Call::Kill { tasks: tasks.to_vec(), grace_ms: self.kill_grace_ms }, out);
-        }
-    }
-
-    fn reconcile(&mut self, out: &mut Vec<Effect>) {
-        // A task whose accept is still unanswered is not claimed: the accept itself is repeated until it is answered.
-        let claims: Vec<Claim> = self
-            .flights
-            .iter()
-            .filter(|(_, flight)| flight.begun)
-            .map(|(id, flight)| Claim { task: id.clone(), agent: flight.agent.clone(), epoch: flight.epoch, seq: flight.seq })
-            .collect();
-        for tasks in claims.chunks(CLAIMS_PER_CALL_MAX) {
-            let call = Call::Reconcile { framework: self.framework.clone(), session: self.config.session.clone(), tasks: tasks.to_vec(), member: self.config.member.clone(), asked: Vec::new() };
-            self.call(Asked::Reconcile, call, out);
-        }
-    }
-}
-
-/// Whether a task was ended for others who needed its room, or for its agent being out of reach, which is neither its own
-/// doing nor its owner's.
-fn is_taken_away(update: &Update) -> bool {
-    update.state == TaskState::Killed && matches!(update.reason.as_deref(), Some("revoked" | "agent_unreachable" | "agent_gone"))
 }

@@ -11,6 +11,8 @@
 //! connection has ended; a holder that notices so itself stops acting in the same moment and only
 //! goes on once the store confirms its record.
 
+#[cfg(test)]
+mod election;
 mod record;
 #[cfg(test)]
 mod tests;

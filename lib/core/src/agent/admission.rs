@@ -134,15 +134,14 @@ impl Admission {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use crate::agent::record::Record;
+    use crate::agent::testagent::{self, TestAgent};
     use crate::agent::{Agent, Config, Effect, Ending, Event, Usage};
-    use crate::id::{AgentId, FrameworkId, MasterId, Nonce, OfferId, Principal, TaskId};
-    use crate::resources::{Resources, parse_request, parse_total};
+    use crate::id::{MasterId, Nonce, TaskId};
+    use crate::resources::{Resources, parse_total};
     use crate::task::TaskState;
+    use crate::wire::Launch;
     use crate::wire::agent::{Beat, Beaten, Command, Order, Welcome};
-    use crate::wire::{Launch, LaunchId, Task};
 
     const BEAT_MS: u64 = 15_000;
 
@@ -151,37 +150,11 @@ mod tests {
     }
 
     fn config() -> Config {
-        Config {
-            agent: AgentId::fresh(1),
-            incarnation: Nonce::fresh(1, 1),
-            secret: Nonce::fresh(2, 2),
-            generation: 1,
-            host: "h".to_owned(),
-            attrs: BTreeMap::new(),
-            total: resources("cpus=4,mem=1024,ports=[31000-31003]"),
-            boot_id: "boot".to_owned(),
-            isolation: "cgroups-v2".to_owned(),
-            version: "test".to_owned(),
-            jitter_ms: 0,
-        }
+        Config { total: resources("cpus=4,mem=1024,ports=[31000-31003]"), ..testagent::config() }
     }
 
     fn launch(no: u64, lent: bool, needs: &str) -> Launch {
-        Launch {
-            launch: LaunchId { epoch: 1, offer: OfferId::fresh(no), index: 0 },
-            no,
-            cancelled: false,
-            task: TaskId::fresh(no),
-            framework: FrameworkId::fresh(1),
-            framework_name: None,
-            principal: Principal::parse("p").expect("a plain name"),
-            role: Default::default(),
-            resources: resources(needs),
-            token: Nonce::fresh(no, no),
-            revocable: lent,
-            lent,
-            spec: Task { argv: vec!["work".to_owned()], cpus: parse_request("cpus=1").expect("a plain request").cpus, ..Task::default() },
-        }
+        Launch { resources: resources(needs), revocable: lent, lent, ..TestAgent::launch(no, None) }
     }
 
     /// An agent that a leader has taken in, and all that it has written down.

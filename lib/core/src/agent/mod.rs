@@ -5,35 +5,39 @@
 
 mod admission;
 mod alone;
+mod entry;
+mod event;
 mod leaving;
 #[cfg(test)]
 mod numbers;
 mod recent;
 pub mod record;
 pub mod spawned;
+mod standing;
+mod statuses;
 #[cfg(test)]
 mod testagent;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::agent::admission::Admission;
 use crate::agent::alone::Alone;
+use crate::agent::entry::{Entry, held};
 use crate::agent::recent::Recent;
 use crate::agent::record::{RECORD_VERSION, Record};
 use crate::agent::spawned::Spawned;
-use crate::agent::verdict::verdict;
-use crate::condition::Attr;
+use crate::agent::standing::Standing;
 use crate::duration::DURATION_MS_MAX;
-use crate::id::{AgentId, Nonce, TaskId};
-use crate::lease::EPOCH_MAX;
+use crate::id::TaskId;
 use crate::resources::Resources;
 use crate::task::{OnUnreachable, TaskState};
-use crate::wire::agent::{Beat, Beaten, Command, Held, Hello, Invitation, Order, Welcome};
-use crate::wire::{Launch, MESSAGE_BYTES_MAX, PROTOCOL, Refusal, Span, Update, UpdateKind, Wall};
+use crate::wire::agent::{Beat, Command, Order};
+use crate::wire::{Launch, PROTOCOL, Refusal, Span, Wall};
 
+pub use event::{Config, Effect, Ending, Event, Usage};
 pub use leaving::LEAVE_WAIT_MS;
 
 /// Between TERM and KILL where nobody says otherwise, milliseconds.
@@ -50,201 +54,6 @@ pub const RESEND_MS: u64 = 1_000;
 pub const RESEND_MS_MAX: u64 = 60_000;
 /// How soon to beat while ended tasks wait to be settled, milliseconds.
 pub const SETTLE_BEAT_MS: u64 = 2_000;
-/// A part of a registration is closed when it is this large, bytes: half a message, so that one more task always fits.
-const HELLO_PART_BYTES: usize = MESSAGE_BYTES_MAX / 2;
-
-/// What an agent is, fixed for the life of its process.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Its id.
-    pub agent: AgentId,
-    /// This process.
-    pub incarnation: Nonce,
-    /// The secret token of its command subject.
-    pub secret: Nonce,
-    /// Rises with each start.
-    pub generation: u64,
-    /// The host name.
-    pub host: String,
-    /// The operator's attributes.
-    pub attrs: BTreeMap<String, Attr>,
-    /// All it gives.
-    pub total: Resources,
-    /// The machine's boot id.
-    pub boot_id: String,
-    /// How tasks are contained.
-    pub isolation: String,
-    /// The program's version.
-    pub version: String,
-    /// Spreads a returning crowd: up to so many milliseconds are waited before an invitation is followed.
-    pub jitter_ms: u64,
-}
-
-/// How a container ended.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Ending {
-    /// The program ended by itself or by a signal.
-    Exited {
-        /// The exit code.
-        code: Option<i32>,
-        /// The signal.
-        signal: Option<i32>,
-    },
-    /// Its `timeout` passed.
-    Timeout {
-        /// The exit code, if it ended in its grace.
-        code: Option<i32>,
-        /// The signal.
-        signal: Option<i32>,
-    },
-    /// The kernel ended it for want of memory.
-    MemoryLimit {
-        /// The limit, bytes.
-        limit_bytes: u64,
-        /// The most it used, bytes.
-        peak_bytes: u64,
-    },
-    /// It could not be started.
-    NotStarted {
-        /// 127 if the program was not found, 126 if it cannot be executed.
-        code: Option<i32>,
-        /// For people.
-        message: String,
-    },
-    /// Its record is gone: the supervisor was killed, the machine started anew, or it never started.
-    Lost {
-        /// A stable word: `supervisor_lost`, `agent_rebooted`, `agent_restarted`, `agent_disk`, `agent_exhausted`.
-        reason: &'static str,
-    },
-}
-
-/// What a container used, known when it ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes written to standard output.
-    pub stdout_bytes: u64,
-    /// Bytes written to standard error.
-    pub stderr_bytes: u64,
-    /// The most memory, bytes.
-    pub mem_peak_bytes: u64,
-    /// Processor time, milliseconds.
-    pub cpu_ms: u64,
-}
-
-/// What reaches the machine.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A deadline passed.
-    Tick,
-    /// What the wall clock says now, for display only.
-    Clock {
-        /// Milliseconds since 1970.
-        wall_ms: u64,
-    },
-    /// The answer to a registration; none if nobody answered.
-    Welcome(Option<Welcome>),
-    /// The answer to a beat; none if nobody answered.
-    Beaten(Option<Beaten>),
-    /// A leader says that it leads.
-    Invitation(Invitation),
-    /// A leader's command.
-    Command(Command),
-    /// A container runs its program.
-    Started {
-        /// The task.
-        task: TaskId,
-    },
-    /// A container is over, with all that was in it.
-    Ended {
-        /// The task.
-        task: TaskId,
-        /// How.
-        ending: Ending,
-        /// What it used.
-        usage: Usage,
-    },
-    /// A status was stored by the bus, or was not.
-    Stored {
-        /// The task.
-        task: TaskId,
-        /// The status's number.
-        seq: u64,
-        /// Whether it is stored.
-        ok: bool,
-    },
-    /// How much may be lent of what tasks hold and do not use.
-    Lent {
-        /// All of it, what is lent already included.
-        resources: Resources,
-    },
-    /// Whether the disk takes what a task needs.
-    Disk {
-        /// What is wrong with it, for people; none where it is well.
-        fault: Option<String>,
-    },
-    /// All tasks are to end, each with its own grace.
-    EndAll {
-        /// A stable word.
-        reason: &'static str,
-    },
-}
-
-/// What must become true outside, in this order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// On the disk before anything that follows.
-    Persist(Record),
-    /// Register; the answer comes as `Welcome`.
-    Hello(Box<Hello>),
-    /// Beat; the answer comes as `Beaten`.
-    Beat(Beat),
-    /// Publish and have stored; the outcome comes as `Stored`.
-    Send(Box<Update>),
-    /// Make the container; what becomes of it comes as `Started` and `Ended`.
-    Launch(Box<Launch>),
-    /// End the container.
-    Kill {
-        /// The task.
-        task: TaskId,
-        /// Between TERM and KILL, milliseconds.
-        grace_ms: u64,
-    },
-    /// The task is settled: its sandbox is kept only as long as the limits allow.
-    Settled {
-        /// The task.
-        task: TaskId,
-    },
-    /// Something the operator should read once.
-    Say(String),
-    /// The leader refuses this agent: the process ends with this reason.
-    Leave(Refusal),
-}
-
-/// One task on this agent.
-#[derive(Clone, Debug)]
-struct Entry {
-    launch: Launch,
-    /// The latest status made; a staging one before the first.
-    update: Update,
-    /// Statuses not yet stored, oldest first; the first is on its way or waits for its retry.
-    unstored: VecDeque<Update>,
-    resend_ms: u64,
-    killing: Option<(u64, String)>,
-    /// True once this process has passed the kill on to the container.
-    kill_sent: bool,
-    /// True while its resources count as used. A launch that clashes with what is held never does.
-    charged: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    /// Nobody leads, or nobody answered yet: register at this time.
-    Alone { hello_at_ms: u64 },
-    /// A registration is on its way, this many tasks are told.
-    Asking { until_ms: u64, told: usize },
-    /// One of the cluster.
-    Joined { beat_at_ms: u64, answer_by_ms: Option<u64> },
-}
 
 /// The agent.
 #[derive(Debug)]
@@ -415,10 +224,6 @@ impl Agent {
         out
     }
 
-    fn wall(&self, now_ms: u64) -> Wall {
-        Wall(now_ms.saturating_add_signed(self.wall_offset_ms))
-    }
-
     /// Makes a fact true in memory; the one place where records change the machine, alive or recovering.
     fn apply(&mut self, record: &Record) {
         match record {
@@ -495,155 +300,6 @@ impl Agent {
     fn persist(&mut self, record: Record, out: &mut Vec<Effect>) {
         self.apply(&record);
         out.push(Effect::Persist(record));
-    }
-
-    fn on_invitation(&mut self, now_ms: u64, invitation: &Invitation) {
-        // A beat to the new leader would be answered "unknown"; the invitation only makes that quicker.
-        if invitation.epoch >= self.max_epoch && !matches!(self.standing, Standing::Asking { .. }) {
-            let newer = invitation.epoch > self.max_epoch || !self.joined();
-            if newer {
-                // Invitations are repeated: a later one does not put off what an earlier one began.
-                let at_ms = match self.standing {
-                    Standing::Alone { hello_at_ms } => hello_at_ms.min(now_ms + self.config.jitter_ms),
-                    _ => now_ms + self.config.jitter_ms,
-                };
-                self.standing = Standing::Alone { hello_at_ms: at_ms };
-            }
-        }
-    }
-
-    fn hello(&mut self, now_ms: u64, told: usize, out: &mut Vec<Effect>) {
-        if told == 0 {
-            let settled = self.recent.tasks(now_ms).filter(|task| !self.tasks.contains_key(*task));
-            self.told = self.tasks.keys().chain(settled).cloned().collect();
-        } else {
-            // What was launched since the first part is told as well, or the leader would take it as gone.
-            let known: BTreeSet<&TaskId> = self.told.iter().collect();
-            let since: Vec<TaskId> = self.tasks.keys().filter(|id| !known.contains(id)).cloned().collect();
-            self.told.extend(since);
-        }
-        self.hello_no += 1;
-        let mut tasks = Vec::new();
-        let mut bytes = 0;
-        let mut next = told;
-        for id in self.told.iter().skip(told) {
-            if bytes > HELLO_PART_BYTES {
-                break;
-            }
-            next += 1;
-            if let Some(one) = self.tasks.get(id).map(held).or_else(|| self.recent.get(id).cloned()) {
-                bytes += serde_json::to_string(&one).map_or(0, |text| text.len());
-                tasks.push(one);
-            }
-        }
-        let hello = Hello {
-            v: self.speaks,
-            agent: self.config.agent.clone(),
-            incarnation: self.config.incarnation.clone(),
-            secret: self.config.secret.clone(),
-            generation: self.config.generation,
-            host: self.config.host.clone(),
-            attrs: self.config.attrs.clone(),
-            total: self.config.total.clone(),
-            max_epoch: self.max_epoch,
-            boot_id: self.config.boot_id.clone(),
-            isolation: self.config.isolation.clone(),
-            version: self.config.version.clone(),
-            status_seq: self.status_seq,
-            tasks,
-            more: next < self.told.len(),
-            continued: told > 0,
-            no: self.hello_no,
-        };
-        self.admission.forget_told();
-        self.alone.asked(now_ms);
-        self.standing = Standing::Asking { until_ms: now_ms + ANSWER_WAIT_MS, told: next };
-        out.push(Effect::Hello(Box::new(hello)));
-    }
-
-    fn on_welcome(&mut self, now_ms: u64, answer: Option<Welcome>, out: &mut Vec<Effect>) {
-        let Standing::Asking { told, .. } = self.standing else { return };
-        match answer {
-            Some(Welcome::Refused(refusal)) => self.on_refused(now_ms, refusal, out),
-            Some(Welcome::Welcome { epoch, beat_ms, timeout_ms, .. }) if (self.max_epoch..EPOCH_MAX).contains(&epoch) => {
-                let fenced = epoch == self.max_epoch;
-                self.alone.answered();
-                self.hello_wait_ms = HELLO_WAIT_MS;
-                self.beat_ms = beat_ms.clamp(100, 3_600_000);
-                if !fenced {
-                    // What was told before the fence may have changed by a command of the leader before. Only what is
-                    // told from here on is the whole truth for the new one.
-                    self.persist(Record::Epoch { epoch, timeout_ms }, out);
-                    self.hello(now_ms, 0, out);
-                    return;
-                }
-                if timeout_ms != self.alone.limit_ms() {
-                    self.persist(Record::Epoch { epoch, timeout_ms }, out);
-                }
-                if told < self.told.len() {
-                    self.hello(now_ms, told, out);
-                } else {
-                    self.told.clear();
-                    self.standing = Standing::Joined { beat_at_ms: now_ms + self.next_beat_ms(), answer_by_ms: None };
-                }
-            }
-            // Nobody, or one that leads an epoch which this agent has already left behind, or none that there can be.
-            _ => self.retry_hello(now_ms),
-        }
-    }
-
-    fn retry_hello(&mut self, now_ms: u64) {
-        self.speaks = PROTOCOL;
-        self.standing = Standing::Alone { hello_at_ms: now_ms + self.hello_wait_ms };
-        self.hello_wait_ms = (self.hello_wait_ms * 2).min(HELLO_WAIT_MS_MAX);
-    }
-
-    /// What the leader has to hear at once does not wait for the next beat.
-    fn beat_if_pressed(&mut self, now_ms: u64) {
-        if let Standing::Joined { beat_at_ms, .. } = &mut self.standing {
-            if self.admission.is_pressed() {
-                *beat_at_ms = now_ms;
-            }
-        }
-    }
-
-    fn next_beat_ms(&self) -> u64 {
-        if self.admission.is_pressed() {
-            return 0;
-        }
-        if self.ended_unsettled > 0 { self.beat_ms.min(SETTLE_BEAT_MS) } else { self.beat_ms }
-    }
-
-    fn on_beaten(&mut self, now_ms: u64, answer: Option<Beaten>, out: &mut Vec<Effect>) {
-        let Standing::Joined { .. } = self.standing else { return };
-        match answer {
-            Some(beaten) if beaten.epoch == self.max_epoch && beaten.known => {
-                self.alone.answered();
-                self.not_understood = 0;
-                self.seen = self.seen.max(beaten.seen.min(self.status_seq));
-                self.settle_all(now_ms, out);
-                self.standing = Standing::Joined { beat_at_ms: now_ms + self.next_beat_ms(), answer_by_ms: None };
-            }
-            _ => {
-                self.hello_wait_ms = HELLO_WAIT_MS;
-                self.speaks = PROTOCOL;
-                self.standing = Standing::Alone { hello_at_ms: now_ms };
-            }
-        }
-    }
-
-    fn settle_all(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
-        if self.ended_unsettled == 0 {
-            return;
-        }
-        let seen = self.seen;
-        let settled = |entry: &Entry| entry.update.is_final && entry.unstored.is_empty() && entry.update.agent_seq <= seen;
-        let done: Vec<TaskId> = self.tasks.iter().filter(|(_, entry)| settled(entry)).map(|(id, _)| id.clone()).collect();
-        for task in done {
-            self.recent.settled(now_ms, Held { settled: true, ..held(&self.tasks[&task]) });
-            self.persist(Record::Settled { task: task.clone() }, out);
-            out.push(Effect::Settled { task });
-        }
     }
 
     fn on_command(&mut self, now_ms: u64, command: Command, out: &mut Vec<Effect>) {
@@ -749,98 +405,6 @@ impl Agent {
         }
     }
 
-    fn on_started(&mut self, now_ms: u64, task: &TaskId, out: &mut Vec<Effect>) {
-        let Some(entry) = self.tasks.get(task) else { return };
-        if !entry.update.state.may_become(TaskState::Running) || entry.update.state == TaskState::Unreachable {
-            return;
-        }
-        let killing = entry.killing.clone();
-        self.status(now_ms, task, TaskState::Running, None, out);
-        if let Some((grace_ms, _)) = killing {
-            self.pass_kill(task, grace_ms, out);
-        }
-    }
-
-    fn on_ended(&mut self, now_ms: u64, task: &TaskId, ending: Ending, usage: Usage, out: &mut Vec<Effect>) {
-        let Some(entry) = self.tasks.get(task) else { return };
-        if entry.update.is_final {
-            return;
-        }
-        let asked = entry.killing.as_ref().map(|(_, reason)| reason.clone());
-        let (state, why, exit, signal) = verdict(&ending, asked, &entry.launch.spec, &self.config.host);
-        let mut update = self.make(now_ms, task, state, why);
-        update.exit = exit;
-        update.signal = signal;
-        update.stdout_bytes = usage.stdout_bytes;
-        update.stderr_bytes = usage.stderr_bytes;
-        update.mem_peak_bytes = usage.mem_peak_bytes;
-        update.cpu_ms = usage.cpu_ms;
-        self.say(now_ms, update, out);
-    }
-
-    fn status(&mut self, now_ms: u64, task: &TaskId, state: TaskState, why: Option<(&str, String)>, out: &mut Vec<Effect>) {
-        let why = why.map(|(reason, message)| (reason.to_owned(), message));
-        let update = self.make(now_ms, task, state, why);
-        self.say(now_ms, update, out);
-    }
-
-    fn make(&self, now_ms: u64, task: &TaskId, state: TaskState, why: Option<(String, String)>) -> Update {
-        let wall = self.wall(now_ms);
-        let entry = &self.tasks[task];
-        let mut update = entry.update.clone();
-        update.state = state;
-        update.is_final = state.is_final();
-        update.seq = update.seq.saturating_add(1);
-        update.agent_seq = self.status_seq.saturating_add(1);
-        (update.reason, update.message) = why.map_or((None, None), |(reason, message)| (Some(reason), Some(message)));
-        if state == TaskState::Running {
-            update.started_ms = wall.0;
-        }
-        update.ts_ms = wall.0;
-        update.ts = wall.text();
-        update
-    }
-
-    fn say(&mut self, now_ms: u64, update: Update, out: &mut Vec<Effect>) {
-        let task = update.task.clone();
-        let ends = update.is_final;
-        self.persist(Record::Status { update: Box::new(update) }, out);
-        let entry = self.tasks.get_mut(&task).expect("a status is made of a known task");
-        if entry.unstored.len() == 1 && self.leaving.is_none() {
-            entry.resend_ms = RESEND_MS;
-            let at = now_ms + ANSWER_WAIT_MS;
-            out.push(Effect::Send(Box::new(entry.unstored[0].clone())));
-            self.timers.insert((at, task));
-        }
-        if ends {
-            if let Standing::Joined { beat_at_ms, .. } = &mut self.standing {
-                let wait_ms = if self.admission.is_pressed() { 0 } else { SETTLE_BEAT_MS };
-                *beat_at_ms = (*beat_at_ms).min(now_ms + wait_ms);
-            }
-        }
-    }
-
-    fn on_stored(&mut self, now_ms: u64, task: &TaskId, seq: u64, ok: bool, out: &mut Vec<Effect>) {
-        let Some(entry) = self.tasks.get_mut(task) else { return };
-        if entry.unstored.front().is_none_or(|head| head.seq != seq) {
-            return;
-        }
-        self.timers.retain(|(_, id)| id != task);
-        if !ok {
-            self.timers.insert((now_ms + entry.resend_ms, task.clone()));
-            entry.resend_ms = (entry.resend_ms * 2).min(RESEND_MS_MAX);
-            return;
-        }
-        entry.unstored.pop_front();
-        entry.resend_ms = RESEND_MS;
-        if let Some(next) = entry.unstored.front() {
-            out.push(Effect::Send(Box::new(next.clone())));
-            self.timers.insert((now_ms + ANSWER_WAIT_MS, task.clone()));
-        } else if entry.update.is_final && entry.update.agent_seq <= self.seen {
-            self.settle_all(now_ms, out);
-        }
-    }
-
     fn on_time(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
         for task in std::mem::take(&mut self.unkilled) {
             let wanted = self.tasks.get(&task).filter(|entry| !entry.update.is_final && !entry.kill_sent).and_then(|entry| entry.killing.clone());
@@ -880,42 +444,4 @@ impl Agent {
             }
         }
     }
-}
-
-impl Entry {
-    fn new(launch: &Launch, config: &Config) -> Self {
-        let update = Update {
-            meso: UpdateKind::V1,
-            task: launch.task.clone(),
-            name: launch.spec.name.clone(),
-            framework: launch.framework.clone(),
-            principal: launch.principal.clone(),
-            role: launch.role.clone(),
-            agent: Some(config.agent.clone()),
-            host: config.host.clone(),
-            state: TaskState::Staging,
-            is_final: false,
-            reason: None,
-            message: None,
-            exit: None,
-            signal: None,
-            seq: 0,
-            agent_seq: 0,
-            launch: Some(launch.launch.clone()),
-            resources: launch.resources.clone(),
-            command: launch.spec.summary(),
-            stdout_bytes: 0,
-            stderr_bytes: 0,
-            mem_peak_bytes: 0,
-            cpu_ms: 0,
-            started_ms: 0,
-            ts: String::new(),
-            ts_ms: 0,
-        };
-        Entry { launch: launch.clone(), update, unstored: VecDeque::new(), resend_ms: RESEND_MS, killing: None, kill_sent: false, charged: false }
-    }
-}
-
-fn held(entry: &Entry) -> Held {
-    Held { launch: entry.launch.clone(), update: entry.update.clone(), killing: entry.killing.is_some(), killing_reason: entry.killing.as_ref().map(|(_, reason)| reason.clone()), settled: false }
 }

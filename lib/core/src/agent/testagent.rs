@@ -127,7 +127,7 @@ pub(super) fn status(effects: &[Effect]) -> Option<(TaskState, Option<String>)> 
     })
 }
 
-fn config() -> Config {
+pub(super) fn config() -> Config {
     Config {
         agent: AgentId::fresh(1),
         incarnation: Nonce::fresh(1, 1),

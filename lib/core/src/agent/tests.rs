@@ -1,5 +1,6 @@
 use super::*;
 use crate::agent::testagent::TestAgent;
+use crate::wire::agent::Beaten;
 
 fn settled(effects: &[Effect]) -> Vec<TaskId> {
     effects.iter().filter_map(|effect| if let Effect::Settled { task } = effect { Some(task.clone()) } else { None }).collect()
