@@ -99,6 +99,7 @@ impl Io {
             let (told, bytes) = match asked {
                 Err(error) => (no("bad_request", error.to_string()), Vec::new()),
                 Ok(ask) => match this.retained.owner(&ask.task) {
+                    _ if ask.what.fault().is_some() => (no("bad_request", ask.what.fault().unwrap_or_default()), Vec::new()),
                     None => (no("unknown_task", format!("task {} is not known here, or its output is no longer kept", ask.task)), Vec::new()),
                     Some(owner) if owner.principal != principal && ask.token.as_ref() != Some(&owner.token) => {
                         (no("not_yours", format!("task {} belongs to another principal", ask.task)), Vec::new())

@@ -1,5 +1,7 @@
 //! Messages that nobody should send: nothing changes, everybody lives
 
+use serde_json::{Value, json};
+
 use crate::cluster::{Cluster, Gate};
 use crate::process::{Running, is_alive, until};
 use crate::raw::{Heard, Raw};
@@ -172,6 +174,45 @@ fn commands_of_others() {
     // Whatever was to happen has happened when a later launch is through.
     scene.cluster.launch(&["--", "true"]).expect(0);
     assert_eq!(scene.cluster.lines_of("evil"), Vec::<String>::new());
+    scene.check();
+}
+
+/// Shows that no number in what is asked of a task's output, input and process ends its agent, and that one which nobody can
+/// have counted to is refused.
+#[test]
+fn numbers_of_readers() {
+    let mut scene = Scene::new();
+    scene.raw.subscribe("_INBOX.>");
+    let ids = scene.cluster.tool("meso-ps", &["-q"]).text();
+    let task = ids.trim();
+    let io = scene.heard.iter().find(|heard| heard.subject.contains(".io.") && String::from_utf8_lossy(&heard.payload).contains(task)).expect("its output is followed").subject.clone();
+    let (mut asked, mut impossible) = (0, 0);
+    let mut ask = |what: Value, is_possible: bool| {
+        asked += 1;
+        impossible += usize::from(!is_possible);
+        scene.raw.publish(&io, Some(&format!("_INBOX.default.number{asked}")), json!({"task": task, "what": what}).to_string().as_bytes());
+    };
+    for number in [0, 1, u64::from(u32::MAX), 1 << 53, (1 << 53) + 1, i64::MAX as u64, u64::MAX] {
+        let is_possible = number <= 1 << 53;
+        for follow in [false, true] {
+            ask(json!({"ask": "read", "stream": "stdout", "offset": number, "max": 1, "wait_ms": 0, "follow": follow}), is_possible);
+            ask(json!({"ask": "follow", "stream": "stderr", "offset": number, "credit": number, "follow": follow}), is_possible);
+            ask(json!({"ask": "follow", "stream": "stderr", "offset": 0, "credit": number, "follow": follow}), true);
+        }
+        ask(json!({"ask": "read", "stream": "stdout", "offset": 0, "max": u32::MAX, "wait_ms": number}), true);
+        ask(json!({"ask": "more", "inbox": "_INBOX.default.number2", "upto": number}), true);
+        ask(json!({"ask": "write", "offset": number}), is_possible);
+    }
+    for signal in [0, 65, i32::MAX, -1, i32::MIN] {
+        ask(json!({"ask": "signal", "signal": signal}), false);
+    }
+    let mut refused = 0;
+    until("what cannot be is refused", || {
+        let heard = scene.raw.heard();
+        refused += heard.iter().filter(|heard| heard.subject.starts_with("_INBOX.") && String::from_utf8_lossy(&heard.payload).contains("bad_request")).count();
+        refused >= impossible
+    });
+    assert_eq!(refused, impossible);
     scene.check();
 }
 

@@ -213,6 +213,14 @@ pub enum BadPolicy {
 pub struct Policies(BTreeMap<Subject, Policy>);
 
 impl Policies {
+    /// The set that a document tells. A policy that cannot be is left out, and policies that contradict each other are all:
+    /// no leader wrote them, and nobody can tell which of them is meant.
+    pub fn read(text: &str) -> Policies {
+        let mut told: Policies = serde_json::from_str(text).unwrap_or_default();
+        told.0.retain(|subject, policy| policy.check(subject).is_ok());
+        if told.check().is_ok() { told } else { Policies::default() }
+    }
+
     /// The policy of a subject, if it was given one.
     pub fn get(&self, subject: &Subject) -> Option<&Policy> {
         self.0.get(subject)
@@ -458,6 +466,16 @@ mod tests {
     fn json() {
         let set = set(&[("eng", limited("cpus=8")), ("eng:f", guarantee("cpus=2")), ("eng", Change { priority: Some(-3), ..Change::default() })]);
         let text = serde_json::to_string(&set).expect("it has a JSON form");
-        assert_eq!(serde_json::from_str::<Policies>(&text).expect("it is read"), set);
+        assert_eq!(Policies::read(&text), set);
+    }
+
+    /// Shows that of a document which nobody checked, a policy that cannot be is left out, and that policies which contradict
+    /// each other are none.
+    #[test]
+    fn an_unchecked_document() {
+        let read = |text: &str| Policies::read(text).iter().map(|(subject, _)| subject.to_string()).collect::<Vec<_>>();
+        assert_eq!(read(r#"{"a":{"weight":0,"priority":0},"b":{"weight":1,"priority":9223372036854775807},"c":{"weight":2,"priority":1},"d":{"weight":1000000000,"priority":0}}"#), ["c"]);
+        assert_eq!(read(r#"{"a":{"weight":1,"priority":0,"limit":{"cpus":1}},"a/b":{"weight":1,"priority":0,"limit":{"cpus":2}}}"#), Vec::<String>::new());
+        assert_eq!(read("nonsense"), Vec::<String>::new());
     }
 }

@@ -35,6 +35,15 @@ fn scene() -> (Cluster, TaskId) {
     (cluster, task)
 }
 
+/// A role that is limited, and one below it that is guaranteed something.
+fn operations() -> [Operation; 2] {
+    let amounts = Quantities::of(&parse_total("cpus=1,mem=1").expect("resources"));
+    let limit = amounts.iter().map(|(kind, amount)| (kind.to_owned(), amount)).collect();
+    let limited = Change { weight: Some(Milli::units(2)), priority: Some(3), guarantee: None, limit: Some(limit) };
+    let guaranteed = Change { guarantee: Some(amounts), ..Change::default() };
+    [("other", limited), ("other/below", guaranteed)].map(|(role, change)| Operation::SetRole { subject: Subject::parse(role).expect("a role"), change, force: false, dry_run: false })
+}
+
 /// All that can be said with numbers, in the scene.
 fn messages(cluster: &Cluster, task: &TaskId) -> Vec<Event> {
     let (framework, session) = (framework(2), nonce(2));
@@ -66,11 +75,7 @@ fn messages(cluster: &Cluster, task: &TaskId) -> Vec<Event> {
     all.extend(at_their_ends(&beat).into_iter().map(|beat| Event::Beat { caller: 7, beat }));
     let update = cluster.held(task).update;
     all.extend(at_their_ends(&update).into_iter().map(|update| Event::Status { agent: agent(2), update: Box::new(update) }));
-    let amounts = Quantities::of(&parse_total("cpus=1,mem=1").expect("resources"));
-    let limit = amounts.iter().map(|(kind, amount)| (kind.to_owned(), amount)).collect();
-    let change = Change { weight: Some(Milli::units(2)), priority: Some(3), guarantee: Some(amounts), limit: Some(limit) };
-    let operation = Operation::SetRole { subject: Subject::parse("other").expect("a role"), change, force: false, dry_run: false };
-    all.extend(at_their_ends(&operation).into_iter().map(|operation| Event::Operation { caller: 8, operation: Box::new(operation) }));
+    all.extend(operations().iter().flat_map(at_their_ends).map(|operation| Event::Operation { caller: 8, operation: Box::new(operation) }));
     let ask = Ask { framework: None, demand, lines_max: 9, ..Ask::default() };
     let query = Query { of: Table::Explain, from: String::new(), prefix: String::new(), ask: Some(Box::new(ask)) };
     all.extend(at_their_ends(&query).into_iter().map(|query| Event::Query { caller: 9, principal: principal(), query }));
@@ -114,7 +119,11 @@ fn numbers_at_their_end() {
 /// framework can be subscribed by its name.
 #[test]
 fn documents_at_their_end() {
-    let (cluster, _) = scene();
+    let (mut cluster, _) = scene();
+    for operation in operations() {
+        cluster.step(Event::Operation { caller: 8, operation: Box::new(operation) });
+    }
+    assert!(["frameworks", "roles"].iter().all(|key| cluster.registry.contains_key(*key)));
     for (key, text) in cluster.registry.iter().filter(|(_, text)| !text.contains("\"a1\"")) {
         let doc: serde_json::Value = serde_json::from_str(text).expect("a document");
         for changed in at_their_ends(&doc) {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{AgentId, FrameworkId, Name, Principal};
 use crate::master::roles::ROLES;
 use crate::master::{AgentEntry, AgentState, Effect, Framework, Lead};
+use crate::policy::Policies;
 use crate::role::Role;
 
 /// Into how many documents the agents are divided: of 50,000 agents each holds some 780, about 60 KiB.
@@ -100,7 +101,7 @@ impl Lead {
                     self.arm_session(&doc.framework);
                 }
             } else if key == ROLES {
-                self.policies = serde_json::from_str(text).unwrap_or_default();
+                self.policies = Policies::read(text);
                 self.note_absent();
             } else if key.starts_with("agents.") {
                 for (agent, doc) in serde_json::from_str::<BTreeMap<AgentId, AgentDoc>>(text).unwrap_or_default() {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Nonce, TaskId};
+use crate::wire::number::uncounted;
 
 /// The most bytes of output or input in one message. The server copies messages that are larger than what it reads at
 /// once (64 KiB) into buffers of their own: larger pieces were slower, smaller ones cost more requests.
@@ -13,6 +14,9 @@ pub const HOLD_MS_MAX: u64 = 10_000;
 
 /// How often an agent says that there is nothing new, to one who follows, milliseconds.
 pub const ALIVE_MS: u64 = 5_000;
+
+/// The highest number of a signal that Linux has.
+pub const SIGNAL_MAX: i32 = 64;
 
 /// Which of a task's two outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -93,6 +97,17 @@ pub enum What {
     },
 }
 
+impl What {
+    /// Why its numbers cannot be taken, if they cannot. What is only compared, or cut to its bound, may be of any size.
+    pub fn fault(&self) -> Option<String> {
+        match self {
+            What::Read { offset, .. } | What::Follow { offset, .. } | What::Write { offset, .. } => uncounted("offset", *offset),
+            What::Signal { signal } if !(1..=SIGNAL_MAX).contains(signal) => Some(format!("signal is {signal}, and from 1 to {SIGNAL_MAX}")),
+            What::More { .. } | What::Size { .. } | What::Signal { .. } => None,
+        }
+    }
+}
+
 /// The header of the answer; for a read the bytes follow it after one newline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "meso", rename_all = "snake_case")]
@@ -123,7 +138,7 @@ pub enum Told {
     },
     /// No, and why.
     No {
-        /// A stable word: `unknown_task`, `not_yours`, `ended`, `io`.
+        /// A stable word: `unknown_task`, `not_yours`, `bad_request`, `ended`, `io`.
         code: String,
         /// For people.
         message: String,
