@@ -51,6 +51,9 @@ pub struct AgentEntry {
     ahead: BTreeSet<u64>,
     /// What the last registration or beat said was made.
     made: u64,
+    /// The last status of a task that the last registration did not tell; 0 for none. It overtook the registration, or its
+    /// work directory has lost it: the next one that is made after it shows which.
+    overtook: u64,
     /// The number of the last launch ordered in this epoch.
     pub(super) launch_no: u64,
     /// Parts of a registration that are not whole yet, and the number of the last status when the first was made.
@@ -81,6 +84,7 @@ impl AgentEntry {
             heard_wall_ms: doc.heard_ms,
             ahead: BTreeSet::new(),
             made: 0,
+            overtook: 0,
             launch_no: 0,
             parts: Vec::new(),
             parts_seq: 0,
@@ -156,7 +160,8 @@ impl Lead {
             let is_another = entry.told.as_ref().is_some_and(|(process, _)| *process != hello.incarnation);
             if is_another && hello.status_seq < entry.made {
                 // What a process says that it made is on the disk of every later one. Without it launches that were taken
-                // are not known there, and could be taken again.
+                // are not known there, and could be taken again. What was heard since proves nothing: a status does not say
+                // which process made it, and those of a new one overtake its registration.
                 let message = format!("agent {} has made {} statuses, this work directory knows of {}: it is an old copy", hello.agent, entry.made, hello.status_seq);
                 self.tell("agent_refused", hello.agent.to_string(), message.clone());
                 return self.refuse_agent(caller, RefusalCode::BadRequest, message);
@@ -213,6 +218,7 @@ impl Lead {
         entry.version = hello.version.clone();
         entry.heard_ms = self.now_ms;
         entry.made = status_seq;
+        entry.overtook = 0;
         // Its account is opened anew; it says so again if it takes nothing.
         entry.closed = false;
         if again {
@@ -346,8 +352,11 @@ impl Lead {
             let message = format!("agent {agent} registered and does not know it");
             return self.end_by_master(task, TaskState::Dropped, "agent_restarted", message);
         }
-        let launch = entry.launch.clone();
+        let (launch, number) = (entry.launch.clone(), entry.update.agent_seq);
         self.charge_known(agent, &launch);
+        if let Some(entry) = self.agents.get_mut(agent).filter(|_| overtook) {
+            entry.overtook = entry.overtook.max(number);
+        }
         if under_way {
             // Ordered again: it is spawned once at most, and its agent says what became of it.
             self.order(task);
@@ -373,8 +382,10 @@ impl Lead {
         let beaten = match self.agents.get_mut(&beat.agent) {
             Some(entry) if entry.incarnation.as_ref() == Some(&beat.incarnation) && entry.state == AgentState::Active && entry.epoch == epoch => {
                 entry.heard_ms = now_ms;
-                // Two beats ago it was made and it is still not here: a status was lost on its way.
-                if entry.seen < entry.made {
+                // Two beats ago it was made and it is still not here: a status was lost on its way. Or what it did not tell it
+                // would tell by now, if it knew of it.
+                let is_in_doubt = entry.overtook > 0 && entry.overtook <= beat.status_seq;
+                if entry.seen < entry.made || is_in_doubt {
                     again = entry.secret.clone();
                 }
                 entry.made = beat.status_seq;
@@ -474,7 +485,7 @@ mod tests {
     use crate::master::testcluster::{Cluster, EPOCH, agent, framework, nonce};
     use crate::master::{Effect, Event, Push, Reply};
     use crate::task::TaskState;
-    use crate::wire::agent::{Beat, Held, Hello, Welcome};
+    use crate::wire::agent::{Beat, Held, Hello, Order, Welcome};
     use crate::wire::call::Answer;
     use crate::wire::{RefusalCode, Update};
 
@@ -509,6 +520,25 @@ mod tests {
         let effects = hello(&mut cluster, Hello { status_seq: 1, tasks: vec![held], ..later });
         assert!(effects.iter().any(|effect| matches!(effect, Effect::Reply { reply: Reply::Welcome(Welcome::Welcome { .. }), .. })), "{effects:?}");
         assert_eq!(cluster.cpus(1), 1);
+    }
+
+    /// Shows that a task which the work directory has lost, and of which no beat had told, is out of the books as soon as the
+    /// agent has made as many statuses again: then the task's cannot have overtaken its registration.
+    #[test]
+    fn a_disk_that_lost_the_last() {
+        let (mut cluster, _) = with_a_task();
+        let later = |status_seq| Hello { incarnation: nonce(7), generation: 2, status_seq, ..Cluster::hello(1, "cpus=4,mem=1G", Vec::new()) };
+        hello(&mut cluster, later(0));
+        assert_eq!((cluster.cpus(1), cluster.master.lead().expect("it leads").tasks().len()), (1, 1));
+        let beat = |cluster: &mut Cluster, status_seq| {
+            let beat = Beat { agent: agent(1), incarnation: nonce(7), epoch: EPOCH, status_seq, lent: None, closed: None };
+            cluster.step(Event::Beat { caller: 4, beat }).iter().any(|effect| matches!(effect, Effect::Command { command, .. } if command.order == Order::Hello))
+        };
+        assert!(!beat(&mut cluster, 0));
+        assert!(beat(&mut cluster, 1), "it is to register anew");
+        hello(&mut cluster, Hello { no: 9, ..later(1) });
+        assert_eq!((cluster.cpus(1), cluster.master.lead().expect("it leads").tasks().len()), (0, 0));
+        assert!(!beat(&mut cluster, 1));
     }
 
     /// Shows that a task which is told with its end is out of the books at once, and that nobody but its agent says so:
