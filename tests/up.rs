@@ -71,7 +71,8 @@ impl Kept {
         let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("some port is free").port();
         let mut command = up(folder);
         command.arg("--state").arg(state).args(["--agents", "2", "-R", "cpus=1,mem=512M,disk=512M", "--private", "-q", "--port", &port.to_string()]);
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("meso-up can be started");
+        let said = fs::File::create(folder.join("said")).expect("it is ours");
+        let mut child = command.stdout(Stdio::piped()).stderr(said).spawn().expect("meso-up can be started");
         let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let variables = lines.map_while(Result::ok).filter_map(|line| {
             let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
@@ -199,6 +200,28 @@ fn what_dies_is_started_again() {
 
     assert_eq!(cluster.end("TERM"), Some(0));
     until("the task ends with the cluster", || !Path::new(&format!("/proc/{task}")).exists());
+    until("all end with the cluster", || processes_of(folder.path()).is_empty());
+}
+
+/// Shows that an agent which was declared gone is left be, that this is said once with what there is to do, and that the
+/// others go on.
+#[test]
+fn what_is_gone_is_left_be() {
+    let folder = folder();
+    let cluster = Kept::start(folder.path(), &folder.path().join("state"));
+    let (code, _, err) = run(Command::new(env!("CARGO_BIN_EXE_meso-kill")).args(["--gone", "local-2", "--force"]).envs(cluster.variables.clone()));
+    assert_eq!(code, Some(0), "{err}");
+    let said = || fs::read_to_string(folder.path().join("said")).expect("it is ours");
+    until("it is left be", || said().contains("left be"));
+    let text = said();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("meso-up: meso-agent-2 ended with code 78: ") && lines[0].contains("declared gone") && lines[1].starts_with("  try: "), "{text}");
+    let log = fs::read_to_string(cluster.state.join("log/meso-agent-2.log")).expect("it has a log");
+    assert_eq!(log.matches("refuses this agent").count(), 1, "it was not started again: {log}");
+    assert_eq!(cluster.pid_of("meso-agent-2"), None);
+    let (code, out, err) = cluster.launch(&["--", "echo", "again"]);
+    assert_eq!((code, out.as_str()), (Some(0), "again\n"), "{err}");
+    assert_eq!(cluster.end("TERM"), Some(0));
     until("all end with the cluster", || processes_of(folder.path()).is_empty());
 }
 

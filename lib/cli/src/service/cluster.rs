@@ -6,7 +6,12 @@ use super::{
     share::{AGENTS_MAX, Machine},
     state::StateDir,
 };
-use crate::{exit::Failure, io_text, say::complain, surroundings::Surroundings};
+use crate::{
+    exit::Failure,
+    io_text,
+    say::{complain, report},
+    surroundings::Surroundings,
+};
 use meso_bus::{Bus, BusOptions, inbox_of, testserver::version_of};
 use meso_core::{
     id::{Name, Principal},
@@ -174,7 +179,8 @@ impl Cluster {
         for number in 1..=self.spec.agents {
             let name = numbered("meso-agent", number, self.spec.agents);
             let args = self.agent_args(number, &machine)?;
-            let spec = self.kept(&name, &self.agent_program, args, AGENT_STOP_MS);
+            // The rest is a cluster without it; without its bus or a master it would be none, so those are always tried again.
+            let spec = KeptSpec { last_codes: &HOPELESS, ..self.kept(&name, &self.agent_program, args, AGENT_STOP_MS) };
             self.agents.push(Kept::start(spec, self.tell_death.clone()));
         }
         self.wait_ready().await
@@ -236,7 +242,10 @@ impl Cluster {
     /// Says each death as it happens; never ends.
     pub async fn watch(&mut self) {
         while let Some(death) = self.deaths.recv().await {
-            complain(&format!("{} {}; starting it again in {} ms (log: {})", death.name, death.how, death.pause_ms, death.log.display()));
+            match death.pause_ms {
+                Some(pause_ms) => complain(&format!("{} {}; starting it again in {pause_ms} ms (log: {})", death.name, death.how, death.log.display())),
+                None => report(&last_said(&death, "; it is left be, the others go on", || death.log.display().to_string())),
+            }
         }
     }
 
@@ -342,6 +351,7 @@ impl Cluster {
             log: self.state.log(name),
             pid_file: self.state.pid_file(name),
             stop_ms,
+            last_codes: &[],
         }
     }
 
@@ -437,11 +447,16 @@ fn numbered(name: &str, number: u32, count: u32) -> String {
     if count == 1 { name.to_owned() } else { format!("{name}-{number}") }
 }
 
-/// The failure of a process that died before the cluster was up: what it said, and what it said to try.
+/// The failure of a process that died before the cluster was up.
 fn did_not_come_up(death: &Death) -> Failure {
+    last_said(death, "", || "meso-up --state DIR, and the logs in DIR/log".to_owned())
+}
+
+/// How a process ended: what it said, what becomes of it, and what it said to try, or what else there is to try.
+fn last_said(death: &Death, and: &str, or_try: impl FnOnce() -> String) -> Failure {
     let (said, hint) = last_words(&death.log);
     let said = if said.is_empty() { String::new() } else { format!(": {said}") };
-    Failure::config(format!("{} {}{said}", death.name, death.how)).hint(hint.unwrap_or_else(|| "meso-up --state DIR, and the logs in DIR/log".to_owned()))
+    Failure::config(format!("{} {}{said}{and}", death.name, death.how)).hint(hint.unwrap_or_else(or_try))
 }
 
 /// The agents that a leader counts with; none if no leader answered so.

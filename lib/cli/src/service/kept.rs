@@ -47,6 +47,8 @@ pub(super) struct KeptSpec {
     pub pid_file: PathBuf,
     /// How long it may take to end before it is killed.
     pub stop_ms: u64,
+    /// Codes with which it says that starting it again cannot help: then it is left be.
+    pub last_codes: &'static [i32],
 }
 
 /// A death that nobody asked for.
@@ -57,8 +59,8 @@ pub(super) struct Death {
     pub how: String,
     /// Its exit code, if it exited by itself.
     pub code: Option<i32>,
-    /// When it is started again.
-    pub pause_ms: u64,
+    /// When it is started again, milliseconds; not at all where it said that this cannot help.
+    pub pause_ms: Option<u64>,
     pub log: PathBuf,
 }
 
@@ -123,8 +125,12 @@ async fn keep(spec: KeptSpec, mut wish: watch::Receiver<Wish>, deaths: mpsc::Sen
         if began.elapsed() >= Duration::from_millis(STEADY_MS) {
             pause_ms = PAUSE_MS;
         }
+        let is_last = code.is_some_and(|code| spec.last_codes.contains(&code));
         // Whoever listens is told; with a full queue there are deaths enough to tell of.
-        let _ = deaths.try_send(Death { name: spec.name.clone(), how, code, pause_ms, log: spec.log.clone() });
+        let _ = deaths.try_send(Death { name: spec.name.clone(), how, code, pause_ms: (!is_last).then_some(pause_ms), log: spec.log.clone() });
+        if is_last {
+            return;
+        }
         tokio::select! {
             () = sleep(Duration::from_millis(pause_ms)) => {}
             _ = wish.changed() => return,
