@@ -100,6 +100,14 @@ impl Mount {
         mount.args(["-t", "tmpfs", "-o", &format!("size={bytes},mode=755"), "meso-test"]).arg(dir).stderr(Stdio::null());
         mount.status().is_ok_and(|status| status.success()).then(|| Mount(dir.to_owned()))
     }
+
+    /// The directory over itself, for reading; none where this user may not mount.
+    fn read_only(dir: &Path) -> Option<Mount> {
+        let mount = |args: &[&str]| Command::new("mount").args(args).arg(dir).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        let dir_text = dir.to_str().expect("the name is ours");
+        let mounted = mount(&["--bind", dir_text]).then(|| Mount(dir.to_owned()))?;
+        mount(&["-o", "remount,bind,ro"]).then_some(mounted)
+    }
 }
 
 impl Drop for Mount {
@@ -145,6 +153,31 @@ fn a_full_disk() {
     assert_eq!(cluster.lines_of("witness").iter().collect::<std::collections::BTreeSet<_>>().len(), 50);
     assert_eq!(cluster.lines_of("witness").len(), 50, "none ran twice");
     cluster.expect_all_alive();
+}
+
+/// Shows that an agent whose disk becomes read-only launches nothing and says so, that what runs goes on, and that it serves
+/// again by itself when the disk may be written.
+#[test]
+fn a_read_only_disk() {
+    let cluster = Cluster::start();
+    let run = cluster.launching(&["-R", "cpus=0.5,mem=16M", "-c", "trap 'exit 15' USR1; echo ready; while :; do sleep 0.05; done"]);
+    until("it runs", || run.out() == "ready\n");
+    let dir = cluster.work_dir(0);
+    // What is open for writing keeps a file system from being made read-only as a whole: only what is opened from now on is.
+    let Some(mount) = Mount::read_only(&dir) else {
+        return eprintln!("left out: this user may not mount");
+    };
+    until("it says so", || cluster.agent_log(0).contains("takes no tasks for now: its disk is mounted read-only"));
+    let others = cluster.launching(&["-n", "20", "-R", "cpus=0.5,mem=16M", "-c", &format!("echo $MESO_INDEX >>{}", cluster.text_path("witness"))]);
+    until("they wait", || cluster.tool("meso-ps", &["frameworks", "-q"]).text().lines().count() == 2);
+    assert!(cluster.lines_of("witness").is_empty(), "nothing was launched");
+    drop(mount);
+    others.finish().expect(0);
+    assert_eq!(cluster.lines_of("witness").len(), 20, "each ran once");
+    run.signal("USR1");
+    run.finish().expect(15);
+    let log = cluster.agent_log(0);
+    assert_eq!((log.matches("takes no tasks for now").count(), log.matches("takes tasks again").count()), (1, 1), "{log}");
 }
 
 /// Shows that an agent may be given something else as long as what runs fits, and is told which kind does not; and that
