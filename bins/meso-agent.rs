@@ -18,6 +18,8 @@ mod journal;
 mod keeper;
 #[path = "agent/lending.rs"]
 mod lending;
+#[path = "agent/measure.rs"]
+mod measure;
 #[path = "agent/ready.rs"]
 mod ready;
 #[path = "agent/retained.rs"]
@@ -80,6 +82,9 @@ struct Args {
     /// The part of the disk that is to stay free: the fuller it is, the sooner they go, at once when only so much is left
     #[arg(long, value_name = "PART", default_value_t = 0.1, value_parser = parse_part)]
     gc_disk_headroom: f64,
+    /// How much room outputs and sandboxes of ended tasks take together, at most
+    #[arg(long, value_name = "SIZE", default_value = "100G")]
+    gc_cap: String,
     /// End all tasks when this process is asked to end
     #[arg(long)]
     kill_tasks_on_exit: bool,

@@ -25,7 +25,7 @@ use crate::host::Host;
 use crate::io::Io;
 use crate::journal::Journal;
 use crate::keeper::Keeper;
-use crate::retained::{Limits, Retained};
+use crate::retained::{CONTAINERS, Limits, Retained};
 use crate::{Args, Recover, cleanup, lending, workdir};
 
 /// How many events may wait for the machine; whoever sends more waits.
@@ -48,7 +48,8 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let host = host_name(args.host.as_deref())?;
     let attrs = attributes(&args.attrs)?;
     let total = crate::facts::total(&work_dir, args.resources.as_deref())?;
-    let log_cap_mib = parse_size(&args.log_cap).map_err(|error| Failure::usage(format!("--log-cap: {error}")))?;
+    let log_cap_bytes = size_bytes("--log-cap", &args.log_cap)?;
+    let limits = Limits { delay: Duration::from_millis(args.gc_delay), headroom: args.gc_disk_headroom, cap_bytes: size_bytes("--gc-cap", &args.gc_cap)? };
 
     let found = Journal::read(&work_dir)?;
     let boot_id = machine::boot_id().map_err(|error| Failure::config(format!("cannot read the boot id: {}", io_text(&error))))?;
@@ -96,9 +97,8 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let mut keeper = Keeper::new(journal, Rc::clone(&disk));
 
     let unsettled: Vec<Launch> = machine.unsettled().cloned().collect();
-    let limits = Limits { delay: Duration::from_millis(args.gc_delay), headroom: args.gc_disk_headroom };
     let retained = Retained::read(Arc::clone(&cage), work_dir.clone(), limits, &unsettled);
-    let settings = Settings { work_dir: work_dir.clone(), agent: agent_id.to_string(), host: host.clone(), log_cap_bytes: log_cap_mib.as_milli().unsigned_abs().saturating_mul(1 << 20) / 1000 };
+    let settings = Settings { work_dir: work_dir.clone(), agent: agent_id.to_string(), host: host.clone(), log_cap_bytes };
     let containers = Containers::new(Arc::clone(&cage), settings, sender.clone(), Rc::clone(&disk));
     let _ = sender.try_send(Event::Clock { wall_ms: wall_ms() });
     if args.recover == Recover::Cleanup {
@@ -170,10 +170,15 @@ fn attributes(given: &[String]) -> Result<BTreeMap<String, Attr>, Failure> {
     Ok(attrs)
 }
 
+fn size_bytes(flag: &str, text: &str) -> Result<u64, Failure> {
+    let mib = parse_size(text).map_err(|error| Failure::usage(format!("{flag}: {error}")))?;
+    Ok(mib.as_milli().unsigned_abs().saturating_mul(1 << 20) / 1000)
+}
+
 fn open_cage(args: &Args, work_dir: &Path, agent: &AgentId) -> Result<Cage, Failure> {
     let supervisor = supervisor()?;
     let cgroups = if args.cgroups == "off" { CgroupUse::Off } else { CgroupUse::Auto };
-    Cage::open(Options { run_dir: work_dir.join("containers"), supervisor, cgroups, cgroup_parent: format!("meso/{agent}") }).map_err(|error| Failure::config(error.to_string()))
+    Cage::open(Options { run_dir: work_dir.join(CONTAINERS), supervisor, cgroups, cgroup_parent: format!("meso/{agent}") }).map_err(|error| Failure::config(error.to_string()))
 }
 
 /// The supervisor's program stands beside the agent's.
