@@ -408,10 +408,12 @@ def told_of_own(facts):
         if line.get("meso") == "update/1" and line.get("framework"):
             owner[line["framework"]] = owner[line["task"]] = line["principal"]
     for line in facts.raw.overheard:
-        # What the bus has stored comes under the subject it was stored under: whose it is now tells what was listened to.
         words = line["subject"].split(".")
-        to_framework = not line["wanted"].startswith("_INBOX.")
-        principal = words[3] if to_framework else line["wanted"].split(".")[1]
+        if words[2] == "ev":
+            # What the bus has stored may be read by everybody, and is asked for.
+            continue
+        to_framework = words[0] == "meso"
+        principal = words[3] if to_framework else words[1]
         for each in line["ids"]:
             if owner.get(each, principal) != principal:
                 yield finding("S10", f"{principal} was told of {each}, which is of {owner[each]}", line)

@@ -34,7 +34,7 @@ SWEEPS_MAX = 200
 # What masters are told, so that what takes minutes by default takes seconds.
 AGENT_BEAT_S, AGENT_TIMEOUT_S, SESSION_TIMEOUT_S, OFFER_TIMEOUT_S = 2, 10, 6, 10
 Proxied = namedtuple("Proxied", "control url")
-Extra = namedtuple("Extra", "before words env")
+Extra = namedtuple("Extra", "words env")
 
 
 def nats_server():
@@ -61,8 +61,10 @@ class Cluster:
         self.daemons = {}
         # Who reaches the bus by way of a proxy: the file that tells the proxy what to do, and the addresses it listens at.
         self.proxies = {}
-        # What a master or an agent is started with beside the usual: words before it, words of its own, environment.
+        # What a master or an agent is started with beside the usual: words and environment.
         self.extras = {}
+        # Words that have an agent see another start of its machine, once there was one; there is no way back.
+        self.boots = {}
         self.keeper = Keeper([])
         self.attrs = {name: 1 for name in self.agents}
         # Who listens to what is stored, and to what is said.
@@ -194,16 +196,21 @@ class Cluster:
         with open(told, encoding="utf-8") as file:
             return json.loads(file.readlines()[-1])["touched"]
 
-    def dress(self, name, before=(), words=(), env=None):
+    def reboot(self, name, before):
+        """Has an agent see another start of its machine from its next start on."""
+        self.boots[name] = before
+        self.dress(name)
+
+    def dress(self, name, words=(), env=None):
         """Says what a master or an agent is started with beside the usual, from its next start on."""
-        self.extras[name] = Extra(list(before), list(words), env or {})
+        self.extras[name] = Extra(list(words), env or {})
         daemon = self.daemons[name]
         daemon.argv = self.inside(name) + (self._master(name) if name in self.masters else self._agent(name))
         daemon.env = {**self.env(name), **self.extras[name].env}
 
     def _dressed(self, name, argv):
-        extra = self.extras.get(name, Extra([], [], {}))
-        return extra.before + argv + extra.words
+        extra = self.extras.get(name, Extra([], {}))
+        return self.boots.get(name, []) + argv + extra.words
 
     def _master(self, name):
         return self._dressed(name, [
@@ -238,7 +245,7 @@ class Cluster:
 
     def agent_words(self, name):
         """How an agent is started, but for where."""
-        return self._agent(name)[len(self.extras.get(name, Extra([], [], {})).before):]
+        return self._agent(name)[len(self.boots.get(name, [])):]
 
     @staticmethod
     def clean_controls(place):

@@ -251,8 +251,9 @@ def greedy():
     story = plain()
     story.invoke(5, "g1", tasks=1, refused="the offer was used before")
     story.end(5.2, "g1", 75)
-    story.overheard.append({"wanted": "meso.default.m2f.>", "subject": "meso.default.m2f.ann.fw_a", "ids": ["fw_a", "offer_a", "task_a"]})
-    story.overheard.append({"wanted": "_INBOX.ann.>", "subject": "meso.default.ev.agent_1.fw_a.task_b", "ids": ["task_b"]})
+    story.overheard.append({"subject": "meso.default.m2f.ann.fw_a", "ids": ["fw_a", "offer_a", "task_a"]})
+    story.overheard.append({"subject": "_INBOX.ann.x.1", "ids": ["task_b"]})
+    story.overheard.append({"subject": "meso.default.ev.agent_1.fw_b.task_z", "ids": ["fw_b", "task_z"]})
     return story
 
 

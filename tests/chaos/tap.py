@@ -48,10 +48,10 @@ def listen(address, subjects, tell):
                 payload = file.read(int(words[-1]) + 2)[:-2]
                 if words[0] == b"HMSG":
                     payload = payload[int(words[-2]):]
-                tell(words[1].decode(), subjects[int(words[2]) - 1], payload)
+                tell(words[1].decode(), payload)
 
 
-def show(subject, _wanted, payload):
+def show(subject, payload):
     try:
         line = json.loads(payload)
     except ValueError:
@@ -61,10 +61,10 @@ def show(subject, _wanted, payload):
     print(json.dumps(line), flush=True)
 
 
-def show_ids(subject, wanted, payload):
+def show_ids(subject, payload):
     ids = sorted({each.decode() for each in IDS.findall(payload)})
     if ids:
-        print(json.dumps({"wanted": wanted, "subject": subject, "ids": ids, "seen": round(time.clock_gettime(time.CLOCK_BOOTTIME), 3)}), flush=True)
+        print(json.dumps({"subject": subject, "ids": ids, "seen": round(time.clock_gettime(time.CLOCK_BOOTTIME), 3)}), flush=True)
 
 
 def main():

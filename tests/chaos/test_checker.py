@@ -239,17 +239,17 @@ def an_offer_is_used_twice_and_nobody_says_so(story):
 
 @wrong("S10", greedy)
 def an_offer_is_made_to_two(story):
-    story.overheard.append({"wanted": "meso.default.m2f.>", "subject": "meso.default.m2f.ann.fw_b", "ids": ["offer_a"]})
+    story.overheard.append({"subject": "meso.default.m2f.ann.fw_b", "ids": ["offer_a"]})
 
 
 @wrong("S10", greedy)
 def a_framework_is_told_of_another(story):
-    story.overheard.append({"wanted": "meso.default.m2f.>", "subject": "meso.default.m2f.ann.fw_b", "ids": ["fw_a"]})
+    story.overheard.append({"subject": "meso.default.m2f.ann.fw_b", "ids": ["fw_a"]})
 
 
 @wrong("S10", greedy)
 def a_principal_is_told_of_a_task_of_another(story):
-    story.overheard.append({"wanted": "_INBOX.bob.>", "subject": "_INBOX.bob.y", "ids": ["task_b"]})
+    story.overheard.append({"subject": "_INBOX.bob.y.1", "ids": ["task_b"]})
 
 
 @wrong("S14", rebooted)

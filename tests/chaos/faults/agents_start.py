@@ -57,7 +57,7 @@ def agent_reboot(world, rng):
         time.sleep(0.02)
     world.clean_controls(world.agent_dir(name) + "/")
     world.clean_groups(told)
-    world.dress(name, before=grip.new_boot(world, name))
+    world.reboot(name, grip.new_boot(world, name))
     return {"names": [name], "boxes": sorted(boxes), "rebooted": sorted(boxes), "id": told}
 
 

@@ -4,7 +4,7 @@ import shutil
 import signal
 import time
 
-from .declare import BUS, fault, fill, go_on, nothing, rejoin, start_all
+from .declare import BUS, end, fault, fill, go_on, nothing, rejoin, start_all
 
 
 @fault("bus-kill", [15], [BUS], (0, 6), heal=start_all)
@@ -58,10 +58,11 @@ def bus_damage(world, rng):
 
 
 def free_store(world, token):
-    """A server that could not write goes on as it should only once it is started again."""
+    """A server that could not write goes on as it should only once it is started again; old ones do not even end."""
     os.unlink(token["file"])
     for name in token["names"]:
-        world.daemons[name].strike(signal.SIGTERM)
+        end(world, name)
+        world.daemons[name].start()
 
 
 @fault("bus-disk-full", [24], [BUS], (3, 12), needs=["root"], heal=free_store)

@@ -32,20 +32,25 @@ def start_all(world, token):
         world.daemons[name].start()
 
 
+def start_otherwise(world, name, **how):
+    """Ends a daemon and starts it with what `Cluster.dress` says."""
+    end(world, name)
+    world.dress(name, **how)
+    world.daemons[name].start()
+
+
 def start_as_ever(world, token):
     """Starts again as before the fault what the fault had started otherwise."""
     for name in token["names"]:
-        world.dress(name)
-        world.daemons[name].strike(signal.SIGTERM)
-        world.daemons[name].start()
+        start_otherwise(world, name)
 
 
-def start_otherwise(world, name, **how):
-    """Ends a daemon and starts it with what `Cluster.dress` says."""
+def end(world, name):
+    """Asks a daemon to end, and sees to it that it does; it is not started again by itself."""
     world.daemons[name].strike(signal.SIGTERM, hold=True)
-    world.until(lambda: world.daemons[name].pid is None, END_S, 0.05)
-    world.dress(name, **how)
-    world.daemons[name].start()
+    if world.until(lambda: world.daemons[name].pid is None, END_S, 0.05) is None:
+        world.daemons[name].strike(signal.SIGKILL, hold=True)
+        world.until(lambda: world.daemons[name].pid is None, END_S, 0.05)
 
 
 def excused_no_more(world, names):

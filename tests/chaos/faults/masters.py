@@ -6,7 +6,7 @@ import time
 
 from . import grip
 from .clients import storm
-from .declare import END_S, MASTERS, excused_no_more, fault, fill, go_on, leading, nothing, rejoin, start_all, start_as_ever, start_otherwise
+from .declare import END_S, MASTERS, end, excused_no_more, fault, fill, go_on, leading, nothing, rejoin, start_all, start_as_ever, start_otherwise
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # What a leader may add to its memory while many frameworks come and go.
@@ -170,8 +170,7 @@ def master_little_memory(world, rng):
 def heal_log(world, token):
     name = token["names"][0]
     daemon = world.daemons[name]
-    daemon.strike(signal.SIGTERM, hold=True)
-    world.until(lambda: daemon.pid is None, END_S, 0.05)
+    end(world, name)
     daemon.log = world.history.path("logs", name)
     subprocess.run(["umount", "-l", token["disk"]], check=True)
     daemon.start()
@@ -185,8 +184,7 @@ def master_log_full(world, rng):
     disk = os.path.join(world.work, f"log-{name}")
     os.makedirs(disk, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "meso-chaos", disk], check=True)
-    daemon.strike(signal.SIGTERM, hold=True)
-    world.until(lambda: daemon.pid is None, END_S, 0.05)
+    end(world, name)
     daemon.log = os.path.join(disk, "log")
     with open(daemon.log, "wb"):
         fill(os.path.join(disk, "filler"))
