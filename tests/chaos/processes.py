@@ -8,6 +8,8 @@ import time
 # A daemon that ended is started again after so long.
 RESTART_S = 1.0
 LOOK_S = 0.1
+# A daemon is through with its start after so long, also where the bus is away.
+SETTLED_S = 5
 # How long a daemon has to end when asked to, before it is killed.
 END_S = 15
 SAID_BYTES = 600
@@ -24,6 +26,7 @@ class Daemon:
         self.struck = False
         self.excused = False
         self.again_at = 0.0
+        self.since = 0.0
         self.lock = threading.RLock()
 
     @property
@@ -32,6 +35,11 @@ class Daemon:
         with self.lock:
             return self.process.pid if self.process and self.process.poll() is None else None
 
+    def has_settled(self):
+        """Whether it runs, and has for long enough to be through with its start."""
+        with self.lock:
+            return self.pid is not None and time.monotonic() - self.since > SETTLED_S
+
     def start(self):
         with self.lock:
             self.wanted = True
@@ -39,7 +47,7 @@ class Daemon:
                 return
             with open(self.log, "ab") as log:
                 self.process = subprocess.Popen(self.argv, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-            self.struck = False
+            self.struck, self.since = False, time.monotonic()
             self.history.add("daemon", type="start", name=self.name, pid=self.process.pid)
 
     def look(self):

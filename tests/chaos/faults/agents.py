@@ -157,10 +157,10 @@ def few_again(world, token):
 
 @fault("agent-few-files", [48], [AGENTS], (3, 10), heal=few_again)
 def agent_few_files(world, rng):
-    """It may open no more files than it has open."""
+    """It may open no more files than it has open. One that just starts may end of that, as it says then."""
     name = rng.choice(world.agents)
     pid = world.daemons[name].pid
-    if pid is None:
+    if pid is None or not world.daemons[name].has_settled():
         return None
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")) + 1, hard))
@@ -253,7 +253,7 @@ def agent_cannot_fork(world, rng):
     """It may have no process and no thread more than it has; what its tasks may is another matter."""
     name = rng.choice(world.agents)
     pid = world.daemons[name].pid
-    if pid is None:
+    if pid is None or not world.daemons[name].has_settled():
         return None
     return {"names": [name], "group": grip.enclose(world, "pids", pid, pids_max=len(os.listdir(f"/proc/{pid}/task")))}
 
