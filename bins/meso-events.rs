@@ -105,6 +105,7 @@ async fn print_all(leader: &Leader, args: &Args, printed: &Cell<u64>) -> Result<
                     return Ok(Exit::DONE);
                 }
             }
+            Item::Unreadable => complain("a part of the record cannot be read, for its store is damaged; what follows was recorded later"),
             Item::Reset => complain("the record was lost and begins anew: stream_seq counts from 1 again"),
         }
     }

@@ -6,6 +6,8 @@ mod allocator;
 mod host;
 #[path = "master/lead.rs"]
 mod lead;
+#[path = "master/record.rs"]
+mod record;
 #[path = "master/start.rs"]
 mod start;
 

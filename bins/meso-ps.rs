@@ -1,15 +1,13 @@
 //! meso-ps: what there is in the cluster.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
 use meso_cli::client::{
-    AGENT_COLUMNS, FRAMEWORK_COLUMNS, Leader, MASTER_COLUMNS, OFFER_COLUMNS, ROLE_COLUMNS, TASK_COLUMNS, agent_row, framework_row, is_later, master_row, offer_row, patience,
-    recorded_tasks, role_row, snapshot_listings, task_row,
+    AGENT_COLUMNS, FRAMEWORK_COLUMNS, Leader, MASTER_COLUMNS, OFFER_COLUMNS, ROLE_COLUMNS, TASK_COLUMNS, agent_row, framework_row, known_tasks, master_row, offer_row, patience,
+    role_row, snapshot_listings, task_row,
 };
 use meso_cli::{BusArgs, Column, Exit, Failure, Format, LineOut, Listing, Look, OutputArgs, Row, Written, json_text};
-use meso_core::id::TaskId;
 use meso_core::task::TaskState;
 use meso_core::wire::Update;
 use meso_core::wire::snapshot::Snapshot;
@@ -30,7 +28,7 @@ struct Args {
     all: bool,
     /// Only what is in this state (can be repeated)
     ///
-    /// A state after which nothing follows, such as failed, lists ended tasks without -a.
+    /// A state after which nothing follows, such as failed, lists ended tasks without -a; so does unknown.
     #[arg(long, value_name = "STATE")]
     state: Vec<String>,
     /// Only my own tasks or frameworks
@@ -61,7 +59,7 @@ impl What {
     /// The states that what is listed can be in.
     fn states(self) -> Vec<&'static str> {
         match self {
-            What::Tasks => TaskState::ALL.iter().filter(|state| **state != TaskState::Unknown).map(|state| state.word()).collect(),
+            What::Tasks => TaskState::ALL.iter().map(|state| state.word()).collect(),
             What::Agents => vec!["active", "recovering", "unreachable", "gone"],
             What::Masters => vec!["leading", "standby"],
             What::Frameworks => vec!["connected", "disconnected"],
@@ -156,18 +154,13 @@ fn check(args: &Args) -> Result<(), Failure> {
 
 /// Tasks, the newest last: those the leader knows, and with the ended ones those of the record.
 async fn tasks(leader: &Leader, args: &Args, limit: Duration) -> Result<Vec<Update>, Failure> {
-    let ended_too = args.all || args.state.iter().any(|state| TaskState::parse(state).is_some_and(TaskState::is_final));
-    let known = leader.tasks("", limit).await?.into_iter().map(|row| row.update);
-    let mut tasks: BTreeMap<TaskId, Update> = known.filter(|update| ended_too || !update.is_final).map(|update| (update.task.clone(), update)).collect();
-    if ended_too {
-        for (id, update) in recorded_tasks(leader).await? {
-            // What lives is the leader's to say; of an end, whoever heard of it.
-            if tasks.get(&id).is_none_or(|known| update.is_final && is_later(&update, known)) {
-                tasks.insert(id, update);
-            }
-        }
-    }
-    let mut tasks: Vec<Update> = tasks.into_values().collect();
+    let is_past = |state: TaskState| state.is_final() || state == TaskState::Unknown;
+    let past_too = args.all || args.state.iter().any(|state| TaskState::parse(state).is_some_and(is_past));
+    let mut tasks: Vec<Update> = if past_too {
+        known_tasks(leader, limit).await?.into_values().collect()
+    } else {
+        leader.tasks("", limit).await?.into_iter().map(|row| row.update).filter(|update| !update.is_final).collect()
+    };
     tasks.sort_by_key(|update| if update.started_ms > 0 { update.started_ms } else { update.ts_ms });
     Ok(tasks)
 }

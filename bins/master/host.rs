@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::allocator::Allocator;
+use crate::record::settle;
 
 /// How many callers may wait for an answer; the oldest are forgotten, and ask again.
 const CALLERS_MAX: usize = 100_000;
@@ -153,10 +154,12 @@ impl Outside<Master> for Host {
     async fn perform(&mut self, _machine: &mut Master, effects: Vec<Effect>) -> Result<(), Fatal> {
         self.may_act().await?;
         self.register(&effects).await?;
+        let mut settled = Vec::new();
         for effect in effects {
             self.may_act().await?;
             match effect {
                 Effect::Registry { .. } => {}
+                Effect::Settle { principal, update } => settled.push((principal, *update)),
                 Effect::Reply { caller, reply } => self.answer(caller, &reply).await,
                 Effect::Push { principal, framework, push } => {
                     let subject = self.bus.subjects().push(&principal, &framework);
@@ -189,6 +192,9 @@ impl Outside<Master> for Host {
                     }
                 }
             }
+        }
+        if !settled.is_empty() {
+            tokio::task::spawn_local(settle(self.bus.clone(), settled));
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use tokio::time::{Duration, sleep};
 
 use crate::allocator::Allocator;
 use crate::host::{Callers, Fatal, Host, event_of};
+use crate::record::mind_record;
 use crate::start::{random, wall_ms};
 
 /// How many events may wait for the machine; whoever sends more waits.
@@ -97,6 +98,7 @@ async fn lead_on(term: &Term, bus: &Bus, standing: &mut watch::Receiver<Standing
             }
         }
     });
+    pumps.add(mind_record(bus.clone(), term.replicas, term.config.master.clone(), to.clone()));
     let mut bus_events = bus.events();
     pumps.add(async move {
         while let Some(event) = bus_events.next().await {

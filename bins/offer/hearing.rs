@@ -37,6 +37,10 @@ pub async fn hear_statuses(leader: Leader, framework: FrameworkId, mut after: u6
                 let event = match reader.next().await {
                     Ok(Item::Event(event)) => event,
                     Ok(Item::CaughtUp) => continue,
+                    Ok(Item::Unreadable) => {
+                        complain("a part of the record cannot be read, for its store is damaged: statuses may be missing; ask for them with reconcile/1");
+                        continue;
+                    }
                     Ok(Item::Reset) => {
                         after = 0;
                         complain("the record was lost and begins anew: statuses may come twice");

@@ -61,6 +61,33 @@ fn the_bus() {
     cluster.expect_all_alive();
 }
 
+/// Shows that a record which is damaged while the bus is down keeps nobody waiting: what is launched afterwards is waited
+/// for, ended and listed with its end, and what ended before is known still.
+#[test]
+fn a_damaged_record() {
+    let mut cluster = Cluster::start();
+    let before = cluster.launch(&["-d", "-c", "exit 3"]).text();
+    cluster.tool("meso-wait", &["-q", before.trim()]).expect(3);
+    cluster.launch(&["-n", "20", "--", "true"]).expect_silent(0);
+    // Asked to stop it writes all that it holds, and killed it has to read that again.
+    cluster.bus.stop().expect("it runs");
+    cluster.bus.restart().expect("it starts again");
+    cluster.bus.kill().expect("it runs");
+    cluster.bus.damage("MESO_default_EV", "finished").expect("something is recorded");
+    cluster.bus.restart().expect("it starts again");
+    for _ in 0..3 {
+        let task = cluster.launch(&["-d", "-c", "exit 4"]).text();
+        cluster.tool("meso-wait", &["-q", task.trim()]).expect(4);
+    }
+    let task = cluster.launch(&["-d", "--", "sleep", "1000"]).text();
+    cluster.tool("meso-kill", &["-w", "-q", task.trim()]).expect(0);
+    let ended = cluster.tool("meso-ps", &["-a", "-o", "tsv=state"]).lines();
+    let count = |state: &str| ended.iter().filter(|line| *line == state).count();
+    assert_eq!((count("failed"), count("killed"), ended.len()), (4, 1, 25), "{ended:?}");
+    cluster.tool("meso-wait", &["-q", before.trim()]).expect(3);
+    cluster.expect_all_alive();
+}
+
 /// Shows that a bus which stands still for a while loses no task and repeats none.
 #[test]
 fn a_bus_that_stands_still() {

@@ -18,8 +18,14 @@ const BATCH: u64 = 256;
 const DEMAND_MS: u64 = 30_000;
 /// The server says this often that it still works on our demand
 const HEARTBEAT_MS: u64 = 5_000;
+/// The same while something is still to come
+const BEHIND_HEARTBEAT_MS: u64 = 1_000;
 /// Without a word for this long, what reads for us on the server is gone
 const SILENCE_MS_MAX: u64 = 12_000;
+/// So often in a row the server says that it has nothing, while something is still to come: then that cannot be read
+const IDLE_BEATS_MAX: u32 = 2;
+/// So long nothing comes over a connection that is there, while something is still to come, before reading is given up
+const STALLED_MS_MAX: u64 = 60_000;
 /// The server forgets a reader that asked for nothing this long
 const FORGET_MS: u64 = 60_000;
 /// How far back reading begins when the store lost what we have read last: its clock may be off
@@ -61,6 +67,8 @@ pub enum Item {
     Event(StoredEvent),
     /// Everything recorded before the reading began has been read; said once.
     CaughtUp,
+    /// Something of what was recorded here is there and cannot be read: the store is damaged. Reading goes on behind it.
+    Unreadable,
     /// The store lost what was read last, and gives its sequences anew. Reading goes on with what
     /// was recorded since then; some of it may have been read before.
     Reset,
@@ -75,6 +83,8 @@ pub struct EventReader {
     link: watch::Receiver<Link>,
     consumer: Option<Consumer>,
     caught_up: bool,
+    /// Spent on attempts that brought nothing while the connection was there, since something last came.
+    stalled: Duration,
     ready: VecDeque<Item>,
 }
 
@@ -97,6 +107,8 @@ struct Consumer {
     delivered: u64,
     /// Messages that the running demands still allow.
     demanded: u64,
+    /// How often in a row the server said that it has nothing.
+    idle_beats: u32,
     /// Connections lost when it was made.
     drops: u64,
     /// The message that must come first, sequence and time.
@@ -121,6 +133,7 @@ impl EventReader {
             link: bus.link(),
             consumer: None,
             caught_up: false,
+            stalled: Duration::ZERO,
             ready: VecDeque::new(),
         };
         let deadline = Instant::now() + Duration::from_millis(OPEN_MS_MAX);
@@ -143,17 +156,22 @@ impl EventReader {
             if let Some(item) = self.ready.pop_front() {
                 return Ok(item);
             }
+            let began = Instant::now();
             if self.consumer.is_none() {
                 match self.make_consumer().await {
                     Ok(()) => continue,
                     Err(error) if self.can_retry(&error) => {
                         sleep_until(Instant::now() + Duration::from_millis(RETRY_MS)).await;
+                        self.note_stall(began, error)?;
                         continue;
                     }
                     Err(error) => return Err(error),
                 }
             }
             self.read().await?;
+            if self.consumer.is_none() && self.ready.is_empty() {
+                self.note_stall(began, BusError::Timeout { what: format!("read stream {}", self.stream), ms: STALLED_MS_MAX })?;
+            }
         }
     }
 
@@ -166,7 +184,8 @@ impl EventReader {
         }
         if consumer.demanded <= BATCH / 2 {
             // Asking before the last answer is used up keeps the stream flowing.
-            if demand(&self.bus, &self.stream, consumer).await.is_err() {
+            let heartbeat_ms = if self.caught_up { HEARTBEAT_MS } else { BEHIND_HEARTBEAT_MS };
+            if demand(&self.bus, &self.stream, consumer, heartbeat_ms).await.is_err() {
                 self.consumer = None;
                 return Ok(());
             }
@@ -190,14 +209,37 @@ impl EventReader {
         };
         match message.status.map(|status| status.as_u16()) {
             None => self.take(message),
-            // The server is alive and has nothing.
-            Some(100) => {}
+            Some(100) => self.take_beat(),
             // The demand ran out; ask again.
             Some(404 | 408) => consumer.demanded = 0,
             // Gone, or nobody there: begin again where we are.
             Some(_) => self.consumer = None,
         }
         Ok(())
+    }
+
+    /// The server is alive and has nothing. What it counted as still to come, and does not give, it cannot read: it has
+    /// passed that over, and so do we.
+    fn take_beat(&mut self) {
+        let Some(consumer) = self.consumer.as_mut().filter(|_| !self.caught_up) else { return };
+        consumer.idle_beats += 1;
+        if consumer.idle_beats >= IDLE_BEATS_MAX {
+            // The message that was to prove that the store is the same may be among them.
+            consumer.known = None;
+            self.ready.push_back(Item::Unreadable);
+            self.say_caught_up();
+        }
+    }
+
+    /// Gives up for good, with the error of the last attempt, what brings nothing though the connection is there. One that
+    /// has caught up waits for ever: nothing may be what there is.
+    fn note_stall(&mut self, began: Instant, error: BusError) -> Result<(), BusError> {
+        if self.caught_up || !self.bus.is_connected() {
+            self.stalled = Duration::ZERO;
+            return Ok(());
+        }
+        self.stalled += began.elapsed();
+        if self.stalled >= Duration::from_millis(STALLED_MS_MAX) { Err(error) } else { Ok(()) }
     }
 
     fn take(&mut self, message: async_nats::Message) {
@@ -210,6 +252,8 @@ impl EventReader {
         }
         consumer.delivered = place.delivery;
         consumer.demanded = consumer.demanded.saturating_sub(1);
+        consumer.idle_beats = 0;
+        self.stalled = Duration::ZERO;
         match consumer.known.take() {
             Some(known) if known == (place.seq, place.time_ns) => {}
             Some(_) => return self.begin_anew(),
@@ -311,7 +355,7 @@ impl EventReader {
             Begin::Behind { seq, time_ns } => known = Some((*seq, *time_ns)),
             Begin::At(_) | Begin::Since(_) => {}
         }
-        self.consumer = Some(Consumer { name, inbox, messages, delivered: 0, demanded: 0, drops, known });
+        self.consumer = Some(Consumer { name, inbox, messages, delivered: 0, demanded: 0, idle_beats: 0, drops, known });
         if pending == 0 {
             self.say_caught_up();
         }
@@ -331,11 +375,11 @@ impl EventReader {
 }
 
 /// Allows the server to send more.
-async fn demand(bus: &Bus, stream: &str, consumer: &mut Consumer) -> Result<(), BusError> {
+async fn demand(bus: &Bus, stream: &str, consumer: &mut Consumer, heartbeat_ms: u64) -> Result<(), BusError> {
     let body = json!({
         "batch": BATCH,
         "expires": DEMAND_MS * NS_PER_MS,
-        "idle_heartbeat": HEARTBEAT_MS * NS_PER_MS,
+        "idle_heartbeat": heartbeat_ms * NS_PER_MS,
     });
     let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{}", consumer.name);
     bus.publish_with_reply(&subject, &consumer.inbox, Bytes::from(body.to_string())).await?;

@@ -109,7 +109,45 @@ impl Store {
         match reader.next().await? {
             Item::Event(event) => Ok(Some(event)),
             Item::CaughtUp | Item::Reset => Ok(None),
+            Item::Unreadable => Err(unreadable(format!("read the last event of {filter}"))),
         }
+    }
+
+    /// What was recorded last on this very subject, by the word of the one server that knows it for sure.
+    pub async fn last_recorded(&self, subject: &str) -> Result<Option<Bytes>, BusError> {
+        let found = api::last_message(&self.bus, &event_stream_name(self.bus.subjects()), subject).await?;
+        Ok(found.map(|(data, _)| Bytes::from(data)))
+    }
+
+    /// Whether the last of the recorded events can be read. Where it cannot, though the server keeps taking new ones, the
+    /// stream is damaged and gives nothing any more; or somebody removed that very event.
+    pub async fn can_read_last(&self) -> Result<bool, BusError> {
+        let name = event_stream_name(self.bus.subjects());
+        let what = format!("read stream {name}");
+        let info = match call(&self.bus, &format!("STREAM.INFO.{name}"), &json!({})).await? {
+            Ok(info) => info,
+            Err(error) => return Err(error.into_error(&self.bus, &what)),
+        };
+        let state = |key: &str| info["state"][key].as_u64().ok_or_else(|| BusError::Protocol { what: format!("JetStream's answer to {what}") });
+        if state("messages")? == 0 {
+            return Ok(true);
+        }
+        match call(&self.bus, &format!("STREAM.MSG.GET.{name}"), &json!({ "seq": state("last_seq")? })).await? {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_message_not_found() => Ok(false),
+            Err(error) => Err(error.into_error(&self.bus, &what)),
+        }
+    }
+
+    /// Removes the event stream with all that is recorded in it, and makes it again.
+    pub async fn renew_events(&self, replicas: u32) -> Result<(), BusError> {
+        let name = event_stream_name(self.bus.subjects());
+        match call(&self.bus, &format!("STREAM.DELETE.{name}"), &json!({})).await? {
+            Ok(_) => {}
+            Err(error) if error.is_stream_not_found() => {}
+            Err(error) => return Err(error.into_error(&self.bus, &format!("remove stream {name}"))),
+        }
+        self.ensure_stream(event_stream(&self.bus, replicas)).await.map(drop)
     }
 
     pub(crate) fn bus(&self) -> &Bus {
@@ -244,6 +282,8 @@ impl Bucket {
                 }
                 Item::CaughtUp => return Ok(Some(all)),
                 Item::Reset => return Ok(None),
+                // A part of it is never taken for the whole.
+                Item::Unreadable => return Err(unreadable(format!("read bucket {}", self.name))),
             }
         }
     }
@@ -355,6 +395,10 @@ fn check_key(key: &str) -> Result<(), BusError> {
     } else {
         Err(BusError::Protocol { what: format!("{key:?} is not a key") })
     }
+}
+
+fn unreadable(what: String) -> BusError {
+    BusError::Store { what, why: "its store is damaged".into() }
 }
 
 fn named(error: BusError, key: &str) -> BusError {

@@ -189,6 +189,32 @@ impl Server {
         }
     }
 
+    /// Changes a byte of what is stored in a stream, as a failing disk does: where the text stands, in the middle of those
+    /// places.
+    ///
+    /// # Panics
+    /// While the server runs.
+    pub fn damage(&mut self, stream: &str, text: &str) -> io::Result<()> {
+        assert!(self.child.is_none(), "damaging the store of a running server");
+        let mut folders = vec![self.store()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|end| end == "blk") && path.components().any(|part| part.as_os_str() == stream) {
+                    let mut bytes = fs::read(&path)?;
+                    let places: Vec<usize> = bytes.windows(text.len()).enumerate().filter(|(_, window)| *window == text.as_bytes()).map(|(at, _)| at).collect();
+                    if let Some(at) = places.get(places.len() / 2) {
+                        bytes[*at] ^= 1;
+                        return fs::write(&path, bytes);
+                    }
+                }
+            }
+        }
+        Err(io::Error::other(format!("{text:?} stands nowhere in {stream}")))
+    }
+
     /// Replaces the additional configuration; the next start reads it.
     pub fn set_config(&mut self, config: &str) {
         self.spec.config = config.to_owned();

@@ -387,6 +387,13 @@ impl World {
                     self.send(here, Site::Agent(site), Msg::Command(agent, secret, Box::new(command)));
                 }
             }
+            Effect::Settle { principal, update } => {
+                let effect = match self.stream.end_of(&update.framework, &update.task) {
+                    Some(end) => Effect::Push { principal, framework: update.framework.clone(), push: Push::Known { update: Box::new((**end).clone()) } },
+                    None => Effect::Publish(update),
+                };
+                self.perform_leader(which, epoch, effect);
+            }
             Effect::Publish(update) => {
                 match (update.state, &update.agent) {
                     (TaskState::Unreachable, _) => self.tally.add(Count::AgentUnreachable),

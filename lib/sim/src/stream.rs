@@ -59,6 +59,11 @@ impl SimStream {
         self.frameworks.get(framework).and_then(|kept| kept.updates.get(place..)).unwrap_or_default()
     }
 
+    /// The end of a task, by the word of its agent.
+    pub fn end_of(&self, framework: &FrameworkId, task: &TaskId) -> Option<&Rc<Update>> {
+        self.after(framework, 0).iter().find(|update| update.task == *task && update.is_final && update.agent_seq > 0)
+    }
+
     /// The mark of the last status before this place.
     pub fn mark(&self, framework: &FrameworkId, place: usize) -> Option<Mark> {
         self.frameworks.get(framework)?.marks.get(place.checked_sub(1)?).copied()

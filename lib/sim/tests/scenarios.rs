@@ -191,7 +191,7 @@ fn published(effects: &[Effect]) -> Vec<Update> {
     effects
         .iter()
         .filter_map(|effect| match effect {
-            Effect::Publish(update) => Some((**update).clone()),
+            Effect::Publish(update) | Effect::Settle { update, .. } => Some((**update).clone()),
             _ => None,
         })
         .collect()

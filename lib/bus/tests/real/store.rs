@@ -27,6 +27,7 @@ async fn backlog(reader: &mut EventReader) -> Vec<String> {
             Item::Event(event) => read.push(String::from_utf8_lossy(&event.payload).into_owned()),
             Item::CaughtUp => return read,
             Item::Reset => read.push("reset".into()),
+            Item::Unreadable => read.push("unreadable".into()),
         }
     }
 }
@@ -214,6 +215,37 @@ async fn lost_stores_are_told() {
     record(&bus, "task_1", 11).await;
     assert_eq!(next(&mut reader).await, Item::Reset);
     assert_eq!(backlog(&mut reader).await, ["11"]);
+}
+
+/// Where a stored event is damaged, what can be read is read, and that something cannot is said: a reader comes to the end in
+/// any case. A server that takes new events and gives none of them is told by reading back; made anew, the stream serves again.
+#[tokio::test]
+async fn damaged_stores() {
+    const EVENTS: usize = 30;
+    let mut server = server();
+    let (bus, store) = store(&server).await;
+    for number in 101..=100 + EVENTS {
+        record(&bus, "task_1", number).await;
+    }
+    assert_eq!(store.can_read_last().await, Ok(true));
+    // Asked to stop it writes all that it holds, and killed it has to read that again.
+    server.stop().expect("stopped");
+    server.restart().expect("a server");
+    server.kill().expect("killed");
+    server.damage("MESO_c1_EV", "115").expect("damaged");
+    server.restart().expect("a server");
+    eventually("stored again", async || bus.publish_stored("meso.c1.ev.agent_1.fw_1.task_2", Bytes::from("131"), "131").await.is_ok()).await;
+    let mut reader = store.events(Start::All, "meso.c1.ev.>").await.expect("a reader");
+    let read = backlog(&mut reader).await;
+    assert!(read.starts_with(&(101..115).map(|number| number.to_string()).collect::<Vec<_>>()), "{read:?}");
+    assert!(read.last().is_some_and(|last| last == "131" || last == "unreadable"), "{read:?}");
+    assert_eq!(store.can_read_last().await.expect("answered"), read.contains(&"131".to_owned()));
+    store.renew_events(1).await.expect("made anew");
+    record(&bus, "task_1", 132).await;
+    assert_eq!(store.can_read_last().await, Ok(true));
+    assert_eq!(read_up_to(&mut reader, 132).await, [132]);
+    assert_eq!(store.last_recorded("meso.c1.ev.agent_1.fw_1.task_1").await, Ok(Some(Bytes::from("132"))));
+    assert_eq!(store.last_recorded("meso.c1.ev.agent_1.fw_1.task_2").await, Ok(None));
 }
 
 /// A bucket stores over the expected revision only, and tells that apart from everything else.

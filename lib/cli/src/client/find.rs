@@ -80,6 +80,8 @@ pub async fn recorded_tasks(leader: &Leader) -> Result<BTreeMap<TaskId, Update>,
             match reader.next().await? {
                 Item::CaughtUp => return Ok(()),
                 Item::Reset => tasks.clear(),
+                // Of what can be read the best is made; the leader knows more.
+                Item::Unreadable => {}
                 Item::Event(event) => {
                     if let Some(update) = read_status(leader, &event) {
                         if tasks.len() < RECORD_TASKS_MAX || tasks.contains_key(&update.task) {
@@ -164,6 +166,7 @@ async fn last_status(leader: &Leader, id: &str) -> Result<Option<Update>, Failur
             match reader.next().await? {
                 Item::CaughtUp => return Ok(tasks.remove(&task)),
                 Item::Reset => tasks.clear(),
+                Item::Unreadable => {}
                 Item::Event(event) => drop(read_status(leader, &event).map(|update| keep_later(&mut tasks, update))),
             }
         }

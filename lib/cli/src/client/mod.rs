@@ -2,6 +2,7 @@
 
 mod absence;
 mod explain;
+mod fates;
 mod find;
 mod follow;
 mod leader;
@@ -24,6 +25,7 @@ mod watch;
 
 pub use absence::{Absence, patience};
 pub use explain::{explanation_text, standing_text, task_standing};
+pub use fates::known_tasks;
 pub use find::{Found, find_tasks, is_later, read_status, recorded_tasks};
 pub use follow::Follower;
 pub use leader::{LISTING_MS, Leader, PATIENCE_MS};

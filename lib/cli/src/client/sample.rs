@@ -3,7 +3,7 @@ use meso_core::id::{AgentId, FrameworkId, Name, Principal, TaskId};
 use meso_core::policy::Subject;
 use meso_core::role::Role;
 use meso_core::task::TaskState;
-use meso_core::wire::query::RoleRow;
+use meso_core::wire::query::{AgentRow, RoleRow};
 use meso_core::wire::{Update, UpdateKind};
 
 /// A status of a task of the principal `me` on `agent_1`.
@@ -35,6 +35,27 @@ pub(crate) fn update(task: &str, state: TaskState) -> Update {
         started_ms: 1_000,
         ts: "1970-01-01T00:00:02Z".to_owned(),
         ts_ms: 2_000,
+    }
+}
+
+/// The agent `agent_1` in some state, with nothing.
+pub(crate) fn agent(state: &str) -> AgentRow {
+    AgentRow {
+        meso: "agent/1".to_owned(),
+        id: AgentId::parse("agent_1").expect("an id"),
+        host: "host1".to_owned(),
+        state: state.to_owned(),
+        total: Default::default(),
+        free: Default::default(),
+        offered: Default::default(),
+        used: Default::default(),
+        lent: Default::default(),
+        lent_free: Default::default(),
+        tasks: 0,
+        attrs: Default::default(),
+        isolation: String::new(),
+        version: String::new(),
+        silent_ms: 0,
     }
 }
 

@@ -1,8 +1,9 @@
 //! The ends of tasks, as they come
 use crate::Failure;
-use crate::client::{Found, Leader, is_later, read_status, recorded_tasks};
+use crate::client::{Found, Leader, is_later, known_tasks, read_status};
 use meso_bus::{EventReader, Item, Start, Store};
 use meso_core::id::TaskId;
+use meso_core::task::TaskState;
 use meso_core::wire::Update;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 const LOOK_MS: u64 = 30_000;
 /// How long such a look may take; the next one comes anyway.
 const LOOK_MS_MAX: u64 = 5_000;
-/// After so many looks in a row at which neither the leader nor the record knew a task, nobody will.
+/// After so many looks in a row at which nobody knew what became of a task, nobody will.
 const UNKNOWN_LOOKS_MAX: u32 = 4;
 
 /// Watches tasks until each has ended.
@@ -74,7 +75,7 @@ impl Watch {
                 return Ok(None);
             }
             if let Some((task, _)) = self.unknown.iter().find(|(_, looks)| **looks >= UNKNOWN_LOOKS_MAX) {
-                return Err(Failure::failed(format!("nobody knows what became of {task}: neither the master nor the record of the bus has it any more")).hint("meso-logs may still have its output"));
+                return Err(Failure::failed(format!("nobody knows what became of {task}: neither the master nor an agent has it any more, and the record of the bus does not tell its end")).hint("meso-logs may still have its output"));
             }
             let look_at = self.look_at;
             let item = tokio::select! {
@@ -88,8 +89,8 @@ impl Watch {
                     }
                 }
                 Some(Item::CaughtUp) => {}
-                // The record was lost: what it would have told, the leader knows.
-                Some(Item::Reset) => self.look_at = Instant::now(),
+                // The record was lost, or a part of it: what it would have told, the leader knows.
+                Some(Item::Reset | Item::Unreadable) => self.look_at = Instant::now(),
                 None => self.look().await,
             }
         }
@@ -113,8 +114,8 @@ impl Watch {
             self.take(row.update);
         }
         if !unknown.is_empty() {
-            let Ok(recorded) = recorded_tasks(&self.leader).await else { return };
-            for update in recorded.into_values() {
+            let Ok(known) = known_tasks(&self.leader, Duration::from_millis(LOOK_MS_MAX)).await else { return };
+            for update in known.into_values().filter(|update| update.state != TaskState::Unknown) {
                 unknown.remove(&update.task);
                 self.take(update);
             }

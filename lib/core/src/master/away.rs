@@ -154,7 +154,7 @@ mod tests {
     }
 
     fn said(effects: &[Effect]) -> Vec<(TaskState, String)> {
-        let update = |effect: &Effect| if let Effect::Publish(update) = effect { Some((update.state, update.reason.clone().unwrap_or_default())) } else { None };
+        let update = |effect: &Effect| if let Effect::Publish(update) | Effect::Settle { update, .. } = effect { Some((update.state, update.reason.clone().unwrap_or_default())) } else { None };
         effects.iter().filter_map(update).collect()
     }
 

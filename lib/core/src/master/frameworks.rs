@@ -331,9 +331,9 @@ impl Lead {
         let mut waiting = Vec::new();
         for claim in claims {
             match self.verdict(framework, &claim) {
-                // The master's own last word goes through the stream: what the agent said before, and has forgotten
-                // since it was stored, is there before it.
-                Some(update) if update.is_final && update.agent_seq == 0 => self.out.push(Effect::Publish(Box::new(update))),
+                // The master's own last word goes through the record: what the agent said before, and has forgotten
+                // since it was stored, is there before it, and may be the end.
+                Some(update) if update.is_final && update.agent_seq == 0 => self.out.push(Effect::Settle { principal: update.principal.clone(), update: Box::new(update) }),
                 Some(update) => self.push(framework, Push::Known { update: Box::new(update) }),
                 None => waiting.push(claim),
             }
@@ -384,7 +384,7 @@ mod tests {
     fn told(effects: &[Effect], number: u64) -> Vec<(TaskId, TaskState)> {
         let one = |effect: &Effect| match effect {
             Effect::Push { framework: to, push: Push::Known { update }, .. } if *to == framework(number) => Some(update.clone()),
-            Effect::Publish(update) if update.framework == framework(number) => Some(update.clone()),
+            Effect::Publish(update) | Effect::Settle { update, .. } if update.framework == framework(number) => Some(update.clone()),
             _ => None,
         };
         effects.iter().filter_map(one).map(|update| (update.task, update.state)).collect()

@@ -6,6 +6,7 @@
 
 mod agents;
 mod away;
+mod config;
 mod explain;
 mod external;
 mod frameworks;
@@ -15,6 +16,7 @@ mod lending;
 #[cfg(test)]
 mod numbers;
 mod offers;
+mod record;
 mod registry;
 mod removal;
 mod roles;
@@ -30,7 +32,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::allocate::Proposal;
-use crate::allocate::Rule;
 use crate::filter::Refusals;
 use crate::id::{AgentId, FrameworkId, MasterId, Name, Nonce, OfferId, Principal, TaskId};
 use crate::ledger::Ledger;
@@ -45,6 +46,7 @@ use crate::wire::{Launch, Refusal, RefusalCode, Update, Wall};
 
 pub use agents::{AgentEntry, AgentState};
 pub use away::{AWAY_AGE_MS_MAX, AWAY_AGENTS_MAX, FORGET_EVERY_MS};
+pub use config::Config;
 pub use external::{ALLOCATE_DEADLINE_MS, TELL_REFUSED_EVERY_MS};
 pub use frameworks::Framework;
 pub use hunger::{KEEP_AFTER_MS, KEEP_FOR_MS, KEEP_PAUSE_MS_MAX, KEPT_PART};
@@ -71,59 +73,6 @@ pub const INVITE_EVERY_MS: u64 = 2_000;
 
 /// A caller that waits for an answer; a number that the outside made.
 pub type Caller = u64;
-
-/// What an operator sets.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// This master.
-    pub master: MasterId,
-    /// The machine it runs on.
-    pub host: String,
-    /// The program's version.
-    pub version: String,
-    /// How long an offer lives, milliseconds (contract: 30 s).
-    pub offer_timeout_ms: u64,
-    /// How often agents beat, milliseconds (Mesos: 15 s).
-    pub agent_beat_ms: u64,
-    /// After how long without a beat an agent is unreachable, milliseconds (Mesos: 5 x 15 s).
-    pub agent_timeout_ms: u64,
-    /// How fast silent agents are marked unreachable; all at once if there is none.
-    pub agent_removal: Option<RemovalRate>,
-    /// How often frameworks beat, milliseconds.
-    pub session_beat_ms: u64,
-    /// After how long without a beat a session ends, milliseconds (contract: 15 s).
-    pub session_timeout_ms: u64,
-    /// How the next to be served is chosen.
-    pub rule: Rule,
-    /// After how long without anything others have to make room for a framework below its share, milliseconds; never if
-    /// there is none.
-    pub revoke_after_ms: Option<u64>,
-    /// How long before its tasks are revoked a framework hears of it, milliseconds.
-    pub revoke_notice_ms: u64,
-    /// Whether a program outside says who gets what.
-    pub external: bool,
-}
-
-impl Config {
-    /// The defaults of the contract.
-    pub fn new(master: MasterId, host: String, version: String) -> Self {
-        Config {
-            master,
-            host,
-            version,
-            offer_timeout_ms: 30_000,
-            agent_beat_ms: 15_000,
-            agent_timeout_ms: 75_000,
-            agent_removal: Some(RemovalRate::DEFAULT),
-            session_beat_ms: 5_000,
-            session_timeout_ms: 15_000,
-            rule: Rule::Priority,
-            revoke_after_ms: Some(30_000),
-            revoke_notice_ms: 5_000,
-            external: false,
-        }
-    }
-}
 
 /// What reaches the machine.
 #[derive(Clone, Debug)]
@@ -222,6 +171,8 @@ pub enum Event {
     },
     /// The allocation program was started, and answers.
     AllocatorReady,
+    /// The record of events could not be read any more, and was made anew: nothing is in it.
+    RecordRenewed,
 }
 
 /// An answer to a caller.
@@ -256,7 +207,8 @@ pub struct Happening {
     /// Always `event/1`.
     pub meso: String,
     /// A stable word: `leader`, `agent_added`, `agent_unreachable`, `agents_silent`, `agent_back`, `agent_gone`,
-    /// `agents_forgotten`, `framework_added`, `framework_removed`, `allocator_failed`, `allocator_back`, `grant_refused`.
+    /// `agents_forgotten`, `framework_added`, `framework_removed`, `allocator_failed`, `allocator_back`, `grant_refused`,
+    /// `record_unreadable`, `record_renewed`.
     pub kind: String,
     /// The agent, framework or master it is about.
     pub about: String,
@@ -305,6 +257,14 @@ pub enum Effect {
     },
     /// Publish a status that the master made, and have it stored.
     Publish(Box<Update>),
+    /// Say that a task which no agent knows any more has ended: as the record of events does, if its end is there, and as
+    /// this status otherwise, which is then published and stored.
+    Settle {
+        /// The principal of its framework.
+        principal: Principal,
+        /// The status.
+        update: Box<Update>,
+    },
     /// Publish an event for operators.
     Tell(Happening),
     /// Invite all agents.
@@ -593,6 +553,7 @@ impl Lead {
             Event::Granted { number, grants } => self.on_granted(number, &grants),
             Event::AllocatorFailed { number, why } => self.on_program_failed(number, &why),
             Event::AllocatorReady => self.on_program_ready(),
+            Event::RecordRenewed => self.record_renewed(),
         }
     }
 
