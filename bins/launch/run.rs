@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep};
 use interrupts::interrupted;
 
 use crate::Args;
-use crate::hearing::{hear_pushes, hear_statuses};
+use crate::hearing::Ear;
 use crate::offers::{Offers, complain_of_line, own_seat};
 use crate::overheard::mind_stdin;
 use crate::output::{Order, Printed, copy, print};
@@ -37,6 +37,8 @@ use crate::{signals, stdin};
 
 /// How long one call may go unanswered before it is made again, milliseconds.
 const CALL_MS: u64 = 5_000;
+/// Pause before it is tried again to listen.
+const LISTEN_AGAIN: Duration = Duration::from_millis(500);
 /// How many jobs wait at the machine: more stay where they come from.
 const JOBS_AHEAD_MAX: usize = 512;
 /// How many ended tasks wait to be printed before no more are started: agents keep their outputs meanwhile.
@@ -78,6 +80,7 @@ struct Run {
     launcher: Launcher,
     clock: Clock,
     to: mpsc::Sender<Happened>,
+    ear: Ear,
     listening: Vec<JoinHandle<()>>,
     progress: Progress,
     jobs: BTreeMap<u64, Live>,
@@ -181,6 +184,7 @@ async fn run_in(args: Args, plan: Plan, leader: Leader, seat: Seat, offers: Opti
     let order = Order::new(args.keep_order);
     let absence = Absence::of(&leader, args.quiet);
     let tells_why = offers.is_none() && !args.quiet && std::io::stderr().is_terminal();
+    let ear = Ear::new(bus.clone(), to.clone());
     let mut run = Run {
         args,
         plan,
@@ -189,6 +193,7 @@ async fn run_in(args: Args, plan: Plan, leader: Leader, seat: Seat, offers: Opti
         launcher,
         clock,
         to,
+        ear,
         listening: Vec::new(),
         progress,
         jobs: BTreeMap::new(),
@@ -272,8 +277,8 @@ impl Run {
         let subjects = self.bus.subjects();
         let pushes = self.bus.subscribe(&subjects.push(self.leader.principal(), framework)).await?;
         let statuses = self.bus.subscribe(&subjects.events_of_framework(framework)).await?;
-        self.listening.push(tokio::task::spawn_local(hear_pushes(self.bus.clone(), pushes, self.to.clone())));
-        self.listening.push(tokio::task::spawn_local(hear_statuses(self.bus.clone(), statuses, self.to.clone())));
+        self.listening.push(tokio::task::spawn_local(self.ear.clone().hear_pushes(pushes)));
+        self.listening.push(tokio::task::spawn_local(self.ear.clone().hear_statuses(statuses)));
         let to = self.to.clone();
         let mut events = self.bus.events();
         self.listening.push(tokio::task::spawn_local(async move {
@@ -423,12 +428,19 @@ impl Run {
     }
 
     fn relisten(&mut self, framework: FrameworkId) {
-        let (bus, principal, to) = (self.bus.clone(), self.leader.principal().clone(), self.to.clone());
+        let (bus, principal, ear, to) = (self.bus.clone(), self.leader.principal().clone(), self.ear.clone(), self.to.clone());
         tokio::task::spawn_local(async move {
             let subjects = bus.subjects().clone();
-            let (Ok(pushes), Ok(statuses)) = (bus.subscribe(&subjects.push(&principal, &framework)).await, bus.subscribe(&subjects.events_of_framework(&framework)).await) else { return };
+            // Whoever does not listen is offered everything and places nothing.
+            let (pushes, statuses) = loop {
+                match (bus.subscribe(&subjects.push(&principal, &framework)).await, bus.subscribe(&subjects.events_of_framework(&framework)).await) {
+                    (Ok(pushes), Ok(statuses)) => break (pushes, statuses),
+                    _ if bus.is_closed() => return,
+                    _ => sleep(LISTEN_AGAIN).await,
+                }
+            };
             let _ = to.send(Happened::Machine(Event::Gap)).await;
-            tokio::join!(hear_pushes(bus.clone(), pushes, to.clone()), hear_statuses(bus, statuses, to));
+            tokio::join!(ear.clone().hear_pushes(pushes), ear.hear_statuses(statuses));
         });
     }
 
