@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use meso_bus::{Item, Start, Store, Subscription};
+use meso_bus::{Bus, Item, Start, Store, Subscription};
 use meso_cli::client::{Leader, patience, read_status};
 use meso_cli::complain;
 use meso_core::id::FrameworkId;
 use meso_core::offerer::Event;
+use meso_core::wire::agent::Invitation;
 use meso_core::wire::call::Push;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
@@ -15,6 +16,17 @@ use tokio::time::{Instant, sleep};
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often to look whether all agents have told a new leader what they run.
 const RECOVERING: Duration = Duration::from_millis(200);
+
+/// Hands on that somebody leads. Who may not hear it finds a new leader by asking.
+pub async fn hear_leaders(bus: Bus, to: mpsc::Sender<Event>) {
+    let Ok(mut said) = bus.subscribe(&bus.subjects().lead()).await else { return };
+    while let Some(message) = said.next().await {
+        let Ok(Invitation { epoch, .. }) = serde_json::from_slice(&message.payload) else { continue };
+        if to.send(Event::Led { epoch }).await.is_err() {
+            return;
+        }
+    }
+}
 
 /// Hands on what the leader sends by itself.
 pub async fn hear_pushes(mut pushes: Subscription, to: mpsc::Sender<Event>) {

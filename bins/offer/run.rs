@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::exec::{self, Program, RESULTS_MAX, Restarts, Told};
 use crate::jq::Jq;
-use crate::hearing::{hear_pushes, hear_statuses, snapshot};
+use crate::hearing::{hear_leaders, hear_pushes, hear_statuses, snapshot};
 use crate::output::{Output, Sent};
 use crate::plan::Plan;
 use crate::words::text_of;
@@ -120,6 +120,7 @@ pub async fn run(args: Args, plan: Plan) -> Result<Exit, Failure> {
     };
     let framework = head.machine.framework().clone();
     head.listen(&framework).await?;
+    tokio::task::spawn_local(hear_leaders(head.bus.clone(), head.to.clone()));
     head.step(Event::Tick { unread: head.output.unread() }).await?;
     let mut interrupted = None;
     let mut gone = false;

@@ -75,6 +75,8 @@ pub struct Offerer {
     epoch: u64,
     /// The epoch of the leader whose welcome was told.
     greeted: u64,
+    /// The latest epoch of which it was heard that somebody leads under it.
+    heard: u64,
     recovered: bool,
     subscribed: bool,
     subscribing: bool,
@@ -124,6 +126,7 @@ impl Offerer {
             speaks: PROTOCOL,
             epoch: 0,
             greeted: 0,
+            heard: 0,
             recovered: false,
             subscribed: false,
             subscribing: false,
@@ -244,6 +247,7 @@ impl Offerer {
                     self.on_answer(now_ms, asked, answer, &mut out);
                 }
             }
+            Event::Led { epoch } => self.on_led(now_ms, epoch),
             Event::Push(push) => self.on_push(now_ms, push, &mut out),
             Event::Status { update, stream_seq } => {
                 self.statuses.passed(stream_seq);

@@ -19,6 +19,11 @@ pub enum Event {
         /// The answer.
         answer: Option<Answer>,
     },
+    /// Somebody says that it leads.
+    Led {
+        /// Under this epoch.
+        epoch: u64,
+    },
     /// The leader sends something.
     Push(Push),
     /// A status from the record.

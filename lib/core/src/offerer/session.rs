@@ -110,6 +110,20 @@ impl Offerer {
         }
     }
 
+    /// Somebody leads under this epoch. It is said again and again, and answered once: the session is begun with whoever it
+    /// is, whatever call to the one before is still unanswered.
+    pub(super) fn on_led(&mut self, now_ms: u64, epoch: u64) {
+        if self.leaving || self.session_no == 0 || epoch <= self.epoch.max(self.heard) {
+            return;
+        }
+        self.heard = epoch;
+        self.calls.retain(|_, asked| *asked != Asked::Subscribe);
+        self.subscribing = false;
+        self.again_ms = 0;
+        self.lost_session(now_ms);
+        self.again_ms = AGAIN_MS;
+    }
+
     /// All offers are void: the leader that made them is gone, or our session was.
     fn forget_offers(&mut self) {
         self.held.take_waiting();

@@ -398,6 +398,30 @@ fn a_new_leader() {
     assert_eq!(rig.effects.iter().filter(|effect| matches!(effect, Effect::Follow { .. })).count(), 1, "the record is read on, not again");
 }
 
+/// Shows that a session is begun with a new leader as soon as that one is heard of, once, although a call to the one before is
+/// still unanswered; and that nobody who led before is taken for new.
+#[test]
+fn a_leader_that_is_heard_of() {
+    let mut rig = Rig::begun(config());
+    let subscribed = |rig: &Rig| rig.calls.iter().filter(|(_, call)| matches!(call, Call::Subscribe(_))).count();
+    rig.now_ms += 5_000;
+    rig.tick();
+    for epoch in [0, 1] {
+        rig.step(Event::Led { epoch });
+    }
+    assert_eq!(subscribed(&rig), 1);
+    for _ in 0..3 {
+        rig.step(Event::Led { epoch: 2 });
+    }
+    assert_eq!(subscribed(&rig), 2);
+    rig.step(Event::Led { epoch: 3 });
+    assert_eq!(subscribed(&rig), 3, "the one before has not answered, and will not");
+    rig.answer_subscribe(3, true);
+    assert!(rig.machine.subscribed);
+    rig.step(Event::Led { epoch: 3 });
+    assert_eq!(subscribed(&rig), 3);
+}
+
 /// Shows that statuses are told in order and once each, the next of a task when the one before was read, and how far they were seen is said.
 #[test]
 fn statuses_are_told_once() {
