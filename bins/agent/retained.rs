@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,8 +21,10 @@ use crate::measure::bytes_of;
 
 /// How many ended tasks' outputs and sandboxes are kept; the oldest go first.
 pub const KEPT_MAX: usize = 2_000;
-/// What has just ended is kept so long at least, however full the disk is: its output is still being read.
-const KEPT_AT_LEAST: Duration = Duration::from_secs(30);
+/// What has ended is kept so long at least, however full the disk is: its output may wait for its turn to be printed.
+const KEPT_AT_LEAST: Duration = Duration::from_secs(600);
+/// The same on a disk that takes nothing more, and where what is kept takes too much room: its output is still being read.
+const KEPT_IN_NEED: Duration = Duration::from_secs(30);
 /// The most that is removed at one go; the rest follows.
 const REMOVED_AT_ONCE_MAX: usize = 100;
 /// The most that is measured at one go; the rest follows.
@@ -87,12 +90,8 @@ impl Limits {
     fn keep(&self, room: Option<Room>, is_faulty: bool) -> Duration {
         let used = room.filter(|room| room.all_bytes > 0).map_or(0.0, |room| 1.0 - room.free_bytes as f64 / room.all_bytes as f64);
         let part = if is_faulty { 0.0 } else { (1.0 - self.headroom - used).clamp(0.0, 1.0) };
-        self.delay.mul_f64(part).max(self.keep_at_least())
-    }
-
-    /// How long something is kept in any case.
-    fn keep_at_least(&self) -> Duration {
-        KEPT_AT_LEAST.min(self.delay)
+        let at_least = if is_faulty { KEPT_IN_NEED } else { KEPT_AT_LEAST };
+        self.delay.mul_f64(part).max(at_least.min(self.delay))
     }
 }
 
@@ -138,21 +137,30 @@ impl Retained {
         let claimed: BTreeSet<String> = unsettled.iter().map(container_id).collect();
         let listed = cage.list();
         let mut ended: Vec<(SystemTime, Owner)> = Vec::new();
+        let mut unread: Vec<&String> = Vec::new();
         for id in listed.iter().flatten().filter(|id| !claimed.contains(*id)) {
             let Ok(dir) = cage.dir(id) else { continue };
-            let owner = fs::read(dir.join(OWNER_FILE)).ok().and_then(|bytes| serde_json::from_slice::<Owner>(&bytes).ok());
+            let owner = match fs::read(dir.join(OWNER_FILE)) {
+                Ok(bytes) => serde_json::from_slice::<Owner>(&bytes).ok(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(_) => {
+                    // That it cannot be read now does not mean that it is nobody's: a later process looks again.
+                    unread.push(id);
+                    None
+                }
+            };
             let when = fs::metadata(&dir).and_then(|meta| meta.modified()).unwrap_or(UNIX_EPOCH);
             ended.extend(owner.map(|owner| (when, owner)));
         }
         ended.sort_by_key(|(when, _)| *when);
         // Nobody knows whose the others were: they are ended and removed with all that is in them.
-        let known: Vec<&str> = claimed.iter().chain(ended.iter().map(|(_, owner)| &owner.container)).map(String::as_str).collect();
-        match cage.orphans(&known) {
+        let known: Vec<&str> = claimed.iter().chain(ended.iter().map(|(_, owner)| &owner.container)).chain(unread.iter().copied()).map(String::as_str).collect();
+        let has_all = listed.is_ok() && unread.is_empty();
+        match if listed.is_ok() { cage.orphans(&known) } else { Ok(Vec::new()) } {
             Ok(orphans) if !orphans.is_empty() => complain(&format!("removed {} containers that belonged to nobody", orphans.len())),
             Ok(_) => {}
             Err(error) => complain(&format!("cannot remove what belongs to nobody: {error}")),
         }
-        let has_all = listed.is_ok();
         let this = Rc::new(Retained { cage, work_dir, limits, inner: RefCell::default() });
         {
             let mut inner = this.inner.borrow_mut();
@@ -259,7 +267,7 @@ impl Inner {
         let goes = |kept: &&Kept| {
             let is_over = over > 0;
             over = over.saturating_sub(kept.bytes.unwrap_or(0));
-            is_over && kept.is_older(limits.keep_at_least())
+            is_over && kept.is_older(KEPT_IN_NEED.min(limits.delay))
         };
         self.ended.iter().take_while(goes).count()
     }
@@ -311,7 +319,7 @@ mod tests {
         let limits = Limits { delay: Duration::from_secs(1000), headroom: 0.1, cap_bytes: u64::MAX };
         let room = |free: u64| Some(Room { all_bytes: 1000, free_bytes: free, free_files: None, is_read_only: false });
         let keep = |room, is_faulty| limits.keep(room, is_faulty).as_secs_f64().round();
-        assert_eq!([keep(room(1000), false), keep(room(600), false), keep(room(100), false), keep(room(0), false)], [900.0, 500.0, 30.0, 30.0]);
+        assert_eq!([keep(room(1000), false), keep(room(600), false), keep(room(100), false), keep(room(0), false)], [900.0, 600.0, 600.0, 600.0]);
         assert_eq!([keep(room(1000), true), keep(None, false)], [30.0, 900.0]);
         let short = Limits { delay: Duration::from_secs(2), ..limits };
         assert_eq!(short.keep(room(1000), false).as_secs(), 2);

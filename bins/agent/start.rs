@@ -100,7 +100,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let retained = Retained::read(Arc::clone(&cage), work_dir.clone(), limits, &unsettled);
     let settings = Settings { work_dir: work_dir.clone(), agent: agent_id.to_string(), host: host.clone(), log_cap_bytes };
     let containers = Containers::new(Arc::clone(&cage), settings, sender.clone(), Rc::clone(&disk));
-    let _ = sender.try_send(Event::Clock { wall_ms: wall_ms() });
+    let _ = sender.try_send(Event::Clock { wall_ms: wall_ms(), at_ms: clock.now_ms() });
     if args.recover == Recover::Cleanup {
         cleanup::clean_up(clock, &mut machine, &mut keeper, &containers, &sender, &mut events).await?;
         machine = Agent::recover(config, clock.now_ms(), machine.snapshot());
@@ -113,7 +113,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     options.reconnect = true;
     let bus = Bus::connect_patiently(&options, |error, pause_ms| complain(&format!("{error}; trying again in {pause_ms} ms"))).await?;
     listen(&bus, &agent_id, &secret, &sender, Io::new(bus.clone(), Arc::clone(&cage), Rc::clone(&retained))).await?;
-    tell_time(sender.clone());
+    tell_time(clock, sender.clone());
 
     let adopted = {
         let containers = Rc::clone(&containers);
@@ -258,11 +258,11 @@ async fn listen(bus: &Bus, agent: &AgentId, secret: &Nonce, sender: &mpsc::Sende
     Ok(())
 }
 
-fn tell_time(sender: mpsc::Sender<Event>) {
+fn tell_time(clock: Clock, sender: mpsc::Sender<Event>) {
     tokio::task::spawn_local(async move {
         loop {
             tokio::time::sleep(CLOCK_EVERY).await;
-            if sender.send(Event::Clock { wall_ms: wall_ms() }).await.is_err() {
+            if sender.send(Event::Clock { wall_ms: wall_ms(), at_ms: clock.now_ms() }).await.is_err() {
                 return;
             }
         }

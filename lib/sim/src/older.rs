@@ -27,6 +27,8 @@ impl World {
         if self.is_older_agent(which) {
             self.tally.add(Count::OlderAgent);
             hello.v = PROTOCOL_MIN;
+            // It remembers no end that is settled.
+            hello.tasks.retain(|held| !held.settled);
             hello.tasks.iter_mut().for_each(forget);
         } else if hello.v == PROTOCOL_MIN {
             self.tally.add(Count::OlderSpoken);

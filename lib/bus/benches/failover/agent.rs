@@ -62,7 +62,7 @@ impl Prepared {
     pub async fn run(self, clock: Clock, crowd: Rc<Crowd>) {
         let Prepared { number, config, line, sender, mut events } = self;
         let agent = config.agent.clone();
-        let _ = sender.try_send(Event::Clock { wall_ms: wall_ms() });
+        let _ = sender.try_send(Event::Clock { wall_ms: wall_ms(), at_ms: clock.now_ms() });
         let mut machine = Emulated { agent: Agent::new(config, clock.now_ms()), number, crowd: Rc::clone(&crowd), told: 0 };
         let mut host = Host { agent, line, crowd, sender };
         if let Err(why) = drive(clock, &mut machine, &mut host, &mut events, std::future::pending()).await {

@@ -96,6 +96,8 @@ pub enum Event {
     Clock {
         /// Milliseconds since 1970.
         wall_ms: u64,
+        /// What the clock of the events said at that moment: this event may have waited since.
+        at_ms: u64,
     },
     /// The answer to a registration; none if nobody answered.
     Welcome(Option<Welcome>),

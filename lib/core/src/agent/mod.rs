@@ -55,6 +55,10 @@ pub const RESEND_MS_MAX: u64 = 60_000;
 /// How soon to beat while ended tasks wait to be settled, milliseconds.
 pub const SETTLE_BEAT_MS: u64 = 2_000;
 
+/// For so long an agent that recovers waits for a leader to take it in before it says what it found, milliseconds: where
+/// nobody leads, the bus is told all the same.
+pub const QUIET_MS: u64 = 30_000;
+
 /// The agent.
 #[derive(Debug)]
 pub struct Agent {
@@ -72,6 +76,10 @@ pub struct Agent {
     ended_unsettled: usize,
     timers: BTreeSet<(u64, TaskId)>,
     told: Vec<TaskId>,
+    /// The leader of its epoch has not taken it in yet.
+    is_new_epoch: bool,
+    /// Until when it sends nothing, unless it is taken in before.
+    quiet_until_ms: Option<u64>,
     /// The number of the last registration, or part of one.
     hello_no: u64,
     /// Ends that were asked for before this process began and are to be passed on again.
@@ -106,6 +114,8 @@ impl Agent {
             ended_unsettled: 0,
             timers: BTreeSet::new(),
             told: Vec::new(),
+            is_new_epoch: false,
+            quiet_until_ms: None,
             hello_no: 0,
             unkilled: Vec::new(),
             speaks: PROTOCOL,
@@ -123,9 +133,12 @@ impl Agent {
         for record in records {
             agent.apply(&record);
         }
-        // What was not known to be stored is sent again; a status that was stored is dropped by its message id.
+        // What was not known to be stored is sent again; a status that was stored is dropped by its message id. Not at once:
+        // this may be a copy of the work directory of an agent that runs on, which the leader finds out.
+        let quiet_until_ms = now_ms.saturating_add(QUIET_MS);
+        agent.quiet_until_ms = Some(quiet_until_ms);
         let unstored: Vec<TaskId> = agent.tasks.iter().filter(|(_, entry)| !entry.unstored.is_empty()).map(|(id, _)| id.clone()).collect();
-        agent.timers = unstored.into_iter().map(|id| (now_ms, id)).collect();
+        agent.timers = unstored.into_iter().map(|id| (quiet_until_ms, id)).collect();
         // The process before may have died between writing a kill down and passing it on.
         agent.unkilled = agent.tasks.iter().filter(|(_, entry)| entry.killing.is_some() && !entry.update.is_final).map(|(id, _)| id.clone()).collect();
         agent
@@ -197,7 +210,7 @@ impl Agent {
         let mut out = Vec::new();
         match event {
             Event::Tick => {}
-            Event::Clock { wall_ms } => self.wall_offset_ms = Wall(wall_ms).offset_ms(now_ms),
+            Event::Clock { wall_ms, at_ms } => self.wall_offset_ms = Wall(wall_ms).offset_ms(at_ms),
             Event::Welcome(answer) => self.on_welcome(now_ms, answer, &mut out),
             Event::Beaten(answer) => self.on_beaten(now_ms, answer, &mut out),
             Event::Invitation(invitation) => self.on_invitation(now_ms, &invitation),

@@ -24,7 +24,7 @@ fn messages() -> Vec<Event> {
     all.extend(at_their_ends(&welcome(1)).into_iter().map(|welcome| Event::Welcome(Some(welcome))));
     all.extend(at_their_ends(&Beaten { epoch: 1, known: true, seen: 0 }).into_iter().map(|beaten| Event::Beaten(Some(beaten))));
     all.extend(at_their_ends(&Invitation { epoch: 1, master: MasterId::fresh(1) }).into_iter().map(Event::Invitation));
-    all.extend(at_their_ends(&1_u64).into_iter().map(|wall_ms| Event::Clock { wall_ms }));
+    all.extend(at_their_ends(&1_u64).into_iter().map(|ms| Event::Clock { wall_ms: ms, at_ms: ms }));
     all
 }
 

@@ -8,9 +8,10 @@
 use std::collections::VecDeque;
 
 use crate::id::TaskId;
+use crate::wire::Task;
 use crate::wire::agent::Held;
 
-/// How many are remembered: each is told with every registration.
+/// How many are remembered: each is told with the first registration under an epoch.
 const RECENT_MAX: usize = 64;
 /// For how long, milliseconds: a bus and a leader that were lost are back by then.
 const RECENT_MS: u64 = 600_000;
@@ -20,8 +21,11 @@ const RECENT_MS: u64 = 600_000;
 pub(super) struct Recent(VecDeque<(u64, Held)>);
 
 impl Recent {
-    /// A task is settled now.
-    pub(super) fn settled(&mut self, now_ms: u64, held: Held) {
+    /// A task is settled now. Of its launch only what names it is kept: nobody launches it again.
+    pub(super) fn settled(&mut self, now_ms: u64, mut held: Held) {
+        held.settled = true;
+        held.launch.spec = Task::default();
+        held.update.command = String::new();
         if self.0.len() == RECENT_MAX {
             self.0.pop_front();
         }
@@ -75,17 +79,18 @@ mod tests {
     #[test]
     fn a_leader_that_knows_nothing() {
         let mut agent = settled(1);
-        assert_eq!(told(&agent.alone()), [(TaskId::fresh(1), TaskState::Failed)]);
-        agent.now_ms += RECENT_MS;
+        assert_eq!(told(&agent.alone()), [], "the leader of this epoch has seen it");
         agent.welcomed(None);
-        assert_eq!(told(&agent.alone()), []);
+        assert_eq!(told(&agent.led(2)), [(TaskId::fresh(1), TaskState::Failed)]);
+        agent.now_ms += RECENT_MS;
+        assert_eq!(told(&agent.led(3)), []);
     }
 
     /// Shows that only the latest are remembered.
     #[test]
     fn the_latest() {
         let mut agent = settled(RECENT_MAX as u64 + 1);
-        let told = told(&agent.alone());
+        let told = told(&agent.led(2));
         assert_eq!(told.len(), RECENT_MAX);
         assert!(!told.iter().any(|(task, _)| *task == TaskId::fresh(1)));
     }

@@ -8,7 +8,7 @@ use crate::agent::{ANSWER_WAIT_MS, Agent, Effect, HELLO_WAIT_MS, HELLO_WAIT_MS_M
 use crate::id::TaskId;
 use crate::lease::EPOCH_MAX;
 use crate::wire::agent::{Beaten, Hello, Invitation, Welcome};
-use crate::wire::{MESSAGE_BYTES_MAX, PROTOCOL};
+use crate::wire::{MESSAGE_BYTES_MAX, PROTOCOL, PROTOCOL_MIN};
 
 /// A part of a registration is closed when it is this large, bytes: half a message, so that one more task always fits.
 const HELLO_PART_BYTES: usize = MESSAGE_BYTES_MAX / 2;
@@ -42,7 +42,9 @@ impl Agent {
 
     pub(super) fn hello(&mut self, now_ms: u64, told: usize, out: &mut Vec<Effect>) {
         if told == 0 {
-            let settled = self.recent.tasks(now_ms).filter(|task| !self.tasks.contains_key(*task));
+            // The leader of this epoch knows it already, and one of the release before would take it for a running task.
+            let is_for_it = self.is_new_epoch && self.speaks > PROTOCOL_MIN;
+            let settled = self.recent.tasks(now_ms).filter(|task| is_for_it && !self.tasks.contains_key(*task));
             self.told = self.tasks.keys().chain(settled).cloned().collect();
         } else {
             // What was launched since the first part is told as well, or the leader would take it as gone.
@@ -102,6 +104,7 @@ impl Agent {
                     // What was told before the fence may have changed by a command of the leader before. Only what is
                     // told from here on is the whole truth for the new one.
                     self.persist(Record::Epoch { epoch, timeout_ms }, out);
+                    self.is_new_epoch = true;
                     self.hello(now_ms, 0, out);
                     return;
                 }
@@ -112,6 +115,8 @@ impl Agent {
                     self.hello(now_ms, told, out);
                 } else {
                     self.told.clear();
+                    self.is_new_epoch = false;
+                    self.speak(now_ms);
                     self.standing = Standing::Joined { beat_at_ms: now_ms + self.next_beat_ms(), answer_by_ms: None };
                 }
             }

@@ -7,7 +7,6 @@ use crate::agent::verdict::verdict;
 use crate::agent::{ANSWER_WAIT_MS, Agent, Effect, Ending, RESEND_MS, RESEND_MS_MAX, SETTLE_BEAT_MS, Usage};
 use crate::id::TaskId;
 use crate::task::TaskState;
-use crate::wire::agent::Held;
 use crate::wire::{Update, Wall};
 
 impl Agent {
@@ -69,7 +68,7 @@ impl Agent {
         let settled = |entry: &Entry| entry.update.is_final && entry.unstored.is_empty() && entry.update.agent_seq <= seen;
         let done: Vec<TaskId> = self.tasks.iter().filter(|(_, entry)| settled(entry)).map(|(id, _)| id.clone()).collect();
         for task in done {
-            self.recent.settled(now_ms, Held { settled: true, ..held(&self.tasks[&task]) });
+            self.recent.settled(now_ms, held(&self.tasks[&task]));
             self.persist(Record::Settled { task: task.clone() }, out);
             out.push(Effect::Settled { task });
         }
@@ -105,9 +104,13 @@ impl Agent {
         let entry = self.tasks.get_mut(&task).expect("a status is made of a known task");
         if entry.unstored.len() == 1 && self.leaving.is_none() {
             entry.resend_ms = RESEND_MS;
-            let at = now_ms + ANSWER_WAIT_MS;
-            out.push(Effect::Send(Box::new(entry.unstored[0].clone())));
-            self.timers.insert((at, task));
+            match self.quiet_until_ms.filter(|until_ms| *until_ms > now_ms) {
+                Some(until_ms) => self.timers.insert((until_ms, task)),
+                None => {
+                    out.push(Effect::Send(Box::new(entry.unstored[0].clone())));
+                    self.timers.insert((now_ms + ANSWER_WAIT_MS, task))
+                }
+            };
         }
         if ends {
             if let Standing::Joined { beat_at_ms, .. } = &mut self.standing {
@@ -117,7 +120,51 @@ impl Agent {
         }
     }
 
+    /// It was taken in: what it found when it began may be said.
+    pub(super) fn speak(&mut self, now_ms: u64) {
+        if self.quiet_until_ms.take().is_some() {
+            let unstored = self.tasks.iter().filter(|(_, entry)| !entry.unstored.is_empty());
+            self.timers = unstored.map(|(id, _)| (now_ms, id.clone())).collect();
+        }
+    }
+
     fn wall(&self, now_ms: u64) -> Wall {
         Wall(now_ms.saturating_add_signed(self.wall_offset_ms))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::agent::testagent::TestAgent;
+    use crate::agent::{ANSWER_WAIT_MS, Effect, Event, QUIET_MS};
+
+    fn sends(effects: &[Effect]) -> usize {
+        effects.iter().filter(|effect| matches!(effect, Effect::Send(_))).count()
+    }
+
+    /// An agent with a task that ended, which was started again before anybody had heard of that.
+    fn recovered() -> TestAgent {
+        let mut agent = TestAgent::joined(None);
+        agent.run(1, None);
+        let mut agent = agent.restarted();
+        agent.end(1);
+        agent
+    }
+
+    /// Shows that an agent which recovers says nothing of what it found before it is taken in, and all of it then.
+    #[test]
+    fn silent_until_taken_in() {
+        let mut agent = recovered();
+        agent.now_ms += ANSWER_WAIT_MS - 1;
+        assert_eq!(sends(&agent.step(Event::Tick)), 0);
+        assert_eq!(sends(&agent.welcomed(None)), 1);
+    }
+
+    /// Shows that where nobody leads it says so all the same after a while.
+    #[test]
+    fn not_silent_for_ever() {
+        let mut agent = recovered();
+        agent.now_ms += QUIET_MS;
+        assert_eq!(sends(&agent.step(Event::Tick)), 1);
     }
 }

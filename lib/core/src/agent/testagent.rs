@@ -53,6 +53,16 @@ impl TestAgent {
         self.step(Event::Welcome(Some(Welcome::Welcome { epoch: 1, master: MasterId::fresh(1), beat_ms: BEAT_MS, timeout_ms })))
     }
 
+    /// A later leader takes it in; with what it registers.
+    pub(super) fn led(&mut self, epoch: u64) -> Vec<Effect> {
+        self.alone();
+        let welcome = || Event::Welcome(Some(Welcome::Welcome { epoch, master: MasterId::fresh(2), beat_ms: BEAT_MS, timeout_ms: None }));
+        let effects = self.step(welcome());
+        self.step(welcome());
+        assert!(self.agent.joined());
+        effects
+    }
+
     /// The leader does not know it any more.
     pub(super) fn alone(&mut self) -> Vec<Effect> {
         self.step(Event::Beaten(None))

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::condition::Attr;
 use crate::id::{AgentId, Nonce, TaskId};
 use crate::master::lending::pool_of;
+use crate::master::rival::{Rival, Succession};
 use crate::master::{AgentDoc, Caller, Effect, Lead, Reply, TaskEntry, Timer};
 use crate::resources::Resources;
 use crate::task::{OnUnreachable, TaskState};
@@ -12,6 +13,8 @@ use crate::wire::agent::{Beat, Beaten, Command, Held, Hello, Order, Welcome};
 use crate::wire::number::{EPOCH_TOLD_MAX, counted};
 use crate::wire::{Launch, Refusal, RefusalCode, protocol_fault};
 
+/// How many tasks one registration tells of, in all its parts.
+const TOLD_MAX: usize = 100_000;
 /// How many statuses of an agent are noted beyond a gap. Those beyond are told again: the agent is asked to register anew.
 const AHEAD_MAX: usize = 100_000;
 
@@ -41,6 +44,10 @@ pub struct AgentEntry {
     pub seen: u64,
     pub(super) generation: u64,
     pub(super) secret: Option<Nonce>,
+    /// Of the machine that its process runs on; empty before it registered here.
+    pub(super) boot_id: String,
+    /// Another process that says it is this agent.
+    pub(super) rival: Option<Rival>,
     pub(super) attrs: BTreeMap<String, Attr>,
     pub(super) isolation: String,
     pub(super) version: String,
@@ -77,6 +84,8 @@ impl AgentEntry {
             seen: 0,
             generation: counted(doc.generation),
             secret: None,
+            boot_id: String::new(),
+            rival: None,
             attrs: BTreeMap::new(),
             isolation: String::new(),
             version: String::new(),
@@ -99,13 +108,18 @@ impl AgentEntry {
         let is_next = number.checked_sub(1) == Some(self.seen);
         if is_next || (number > self.seen && self.ahead.len() < AHEAD_MAX) {
             self.ahead.insert(number);
-            self.seen_up_to(self.seen);
+            self.close_gap();
         }
     }
 
     fn seen_up_to(&mut self, number: u64) {
         self.seen = number;
         self.ahead.retain(|ahead| *ahead > number);
+        self.close_gap();
+    }
+
+    /// What was seen beyond a gap is seen without one, as far as there is none.
+    fn close_gap(&mut self) {
         while self.ahead.remove(&(self.seen + 1)) {
             self.seen += 1;
         }
@@ -134,6 +148,7 @@ impl Lead {
             return self.refuse_agent(caller, RefusalCode::Version, message);
         }
         if let Some((code, message)) = self.refusal_of_gone(&hello) {
+            self.end_what_is_gone(&hello, &message);
             return self.refuse_agent(caller, code, message);
         }
         let broken = |fault: String| format!("the work directory of agent {} is damaged: {fault}", hello.agent);
@@ -167,10 +182,15 @@ impl Lead {
                 return self.refuse_agent(caller, RefusalCode::BadRequest, message);
             }
             if twin && entry.state == AgentState::Active {
-                let message = format!("agent {} runs on {} already: this work directory is a copy", hello.agent, entry.host);
-                return self.refuse_agent(caller, RefusalCode::NameHeld, message);
+                return self.refuse_copy(caller, &hello.agent);
+            }
+            match self.succession(&hello) {
+                Succession::Right => {}
+                Succession::Open => return,
+                Succession::Wrong => return self.refuse_copy(caller, &hello.agent),
             }
         }
+        let known = self.agents.get(&hello.agent);
         let was = known.map(|entry| (entry.state, entry.generation, entry.host.clone()));
         let agent = hello.agent.clone();
         let welcome = Welcome::Welcome { epoch: self.epoch, master: self.config.master.clone(), beat_ms: self.config.agent_beat_ms, timeout_ms: Some(self.config.agent_timeout_ms) };
@@ -185,8 +205,9 @@ impl Lead {
             self.fenced.insert(agent);
             return self.reply(caller, Reply::Welcome(welcome));
         }
+        let now_ms = self.now_ms;
         let entry = self.agents.entry(agent.clone()).or_insert_with(|| {
-            AgentEntry::recovered(AgentDoc::new(hello.host.clone(), hello.generation), 0)
+            AgentEntry::recovered(AgentDoc::new(hello.host.clone(), hello.generation), now_ms)
         });
         if !entry.takes_part(&hello) {
             // Repeated or overtaken: what it tells is known, or no longer so.
@@ -196,9 +217,16 @@ impl Lead {
             entry.parts.clear();
             entry.parts_seq = hello.status_seq;
         }
+        if entry.parts.len() + hello.tasks.len() > TOLD_MAX {
+            entry.parts.clear();
+            let message = format!("agent {agent} tells of more than {TOLD_MAX} tasks");
+            return self.refuse_agent(caller, RefusalCode::BadRequest, message);
+        }
         entry.parts.extend(hello.tasks.iter().cloned());
         if hello.more {
-            return self.reply(caller, Reply::Welcome(welcome));
+            self.reply(caller, Reply::Welcome(welcome));
+            // One that never tells the rest is away in the end, as any other.
+            return self.watch(&agent);
         }
         let reported = std::mem::take(&mut entry.parts);
         let status_seq = entry.parts_seq;
@@ -210,8 +238,11 @@ impl Lead {
             entry.launch_no = reported.iter().filter(|held| held.launch.launch.epoch == self.epoch).map(|held| held.launch.no).max().unwrap_or(0).max(entry.launch_no);
         }
         entry.epoch = self.epoch;
+        // Whoever is taken in has no rival yet; one that registers again still has it.
+        entry.rival = entry.rival.take().filter(|_| entry.incarnation.as_ref() == Some(&hello.incarnation));
         entry.incarnation = Some(hello.incarnation.clone());
         entry.secret = Some(hello.secret.clone());
+        entry.boot_id = hello.boot_id.clone();
         entry.generation = hello.generation;
         entry.attrs = hello.attrs.clone();
         entry.isolation = hello.isolation.clone();
@@ -245,6 +276,12 @@ impl Lead {
         self.fresh_agents.insert(agent);
     }
 
+    fn refuse_copy(&mut self, caller: Caller, agent: &AgentId) {
+        let host = self.agents.get(agent).map_or("another machine", |entry| entry.host.as_str());
+        let message = format!("agent {agent} runs on {host} already: this work directory is a copy");
+        self.refuse_agent(caller, RefusalCode::NameHeld, message);
+    }
+
     fn refuse_agent(&mut self, caller: Caller, code: RefusalCode, message: String) {
         self.reply(caller, Reply::Welcome(Welcome::Refused(Refusal::new(code, message))));
     }
@@ -274,8 +311,14 @@ impl Lead {
     fn take_held(&mut self, agent: &AgentId, held: Held, is_back: bool) {
         let Held { launch, update, killing, killing_reason, settled } = held;
         let task = launch.task.clone();
+        // An id may be given again: what ended here may run elsewhere by now, and that is none of its business.
+        let known = self.tasks.get(&task);
+        let is_same = known.is_none_or(|entry| entry.agent == *agent && entry.launch.launch == launch.launch);
+        if update.is_final && !is_same {
+            return;
+        }
         // Its framework may be gone since, and is not to come back for it.
-        if settled && !self.tasks.contains_key(&task) {
+        if settled && known.is_none() {
             if update.is_final && !self.ended_rows.contains_key(&task) {
                 self.remember(update, launch.token);
             }
@@ -293,8 +336,11 @@ impl Lead {
             }
             return;
         }
-        if self.ended_rows.contains_key(&task) {
-            return;
+        if let Some((end, _)) = self.ended_rows.get(&task) {
+            if end.launch.as_ref().is_none_or(|ended| *ended == launch.launch) {
+                return;
+            }
+            self.ended_rows.remove(&task);
         }
         if let Some(other) = self.tasks.get(&task).filter(|entry| entry.agent != *agent) {
             let message = format!("agent {agent} reports task {task}, which is on agent {}", other.agent);
@@ -481,13 +527,14 @@ impl Lead {
 
 #[cfg(test)]
 mod tests {
+    use super::{AgentState, TOLD_MAX};
     use crate::id::Name;
     use crate::master::testcluster::{Cluster, EPOCH, agent, framework, nonce};
     use crate::master::{Effect, Event, Push, Reply};
     use crate::task::TaskState;
     use crate::wire::agent::{Beat, Held, Hello, Order, Welcome};
     use crate::wire::call::Answer;
-    use crate::wire::{RefusalCode, Update};
+    use crate::wire::{LaunchId, RefusalCode, Update};
 
     /// A cluster in which agent 1 runs one task of framework 1, and what it holds.
     fn with_a_task() -> (Cluster, Held) {
@@ -553,6 +600,44 @@ mod tests {
             assert!(!effects.iter().any(|effect| matches!(effect, Effect::Publish(_) | Effect::Push { push: Push::Known { .. }, .. })), "{effects:?}");
             assert_eq!((cluster.cpus(1), cluster.master.lead().expect("it leads").tasks().len()), (0, 0));
         }
+    }
+
+    /// Shows that what an agent tells of a task that ended says nothing of another launch of the same id that runs
+    /// elsewhere, whichever is told first, and whether it is settled or not.
+    #[test]
+    fn an_id_that_was_given_again() {
+        let (before, running) = with_a_task();
+        let mut launch = running.launch.clone();
+        launch.launch = LaunchId { epoch: EPOCH - 1, ..launch.launch };
+        let update = Update { state: TaskState::Failed, is_final: true, seq: 2, agent_seq: 2, agent: Some(agent(2)), launch: Some(launch.launch.clone()), ..running.update.clone() };
+        for settled in [true, false] {
+            let ended = Held { launch: launch.clone(), update: update.clone(), settled, ..running.clone() };
+            for order in [[1, 2], [2, 1]] {
+                let mut cluster = Cluster::next(&before.registry);
+                for number in order {
+                    let held = if number == 1 { running.clone() } else { ended.clone() };
+                    cluster.join_with(number, "cpus=4,mem=1G", vec![held]);
+                }
+                assert_eq!((cluster.cpus(1), cluster.master.lead().expect("it leads").tasks().len()), (1, 1), "settled: {settled}, {order:?}");
+            }
+        }
+    }
+
+    /// Shows that an agent which tells only a part of its registration and is not heard of again is away after its time,
+    /// and that one which tells of more tasks than there can be is refused.
+    #[test]
+    fn half_a_registration() {
+        let (mut cluster, held) = with_a_task();
+        let part = Hello { more: true, ..Cluster::hello(2, "cpus=4,mem=1G", Vec::new()) };
+        cluster.step(Event::Hello { caller: 1, hello: Box::new(part.clone()) });
+        hello(&mut cluster, part);
+        cluster.wait(80_000);
+        assert_eq!(cluster.master.lead().expect("it leads").agents()[&agent(2)].state, AgentState::Unreachable);
+        let many = Cluster::hello(3, "cpus=4,mem=1G", vec![held; TOLD_MAX + 1]);
+        cluster.step(Event::Hello { caller: 1, hello: Box::new(many.clone()) });
+        let effects = hello(&mut cluster, many);
+        let is_refused = |effect: &Effect| matches!(effect, Effect::Reply { reply: Reply::Welcome(Welcome::Refused(refusal)), .. } if refusal.code == RefusalCode::BadRequest);
+        assert!(effects.iter().any(is_refused));
     }
 
     /// Shows that an agent which takes no tasks is offered to nobody, that what was offered of it is taken back at once, and

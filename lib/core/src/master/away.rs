@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::id::{AgentId, TaskId};
-use crate::master::{AgentState, Effect, Lead, Push, Timer};
+use crate::master::{AgentEntry, AgentState, Effect, Lead, Push, Timer};
 use crate::task::TaskState;
 use crate::wire::agent::{Hello, Order};
 use crate::wire::operator::Outcome;
@@ -37,6 +37,8 @@ impl Lead {
             AgentState::Gone => return Ok(done),
             AgentState::Unreachable => {}
             _ if force => {}
+            // Silent for as long as it takes, it only waits for its turn to be marked.
+            _ if !self.may_come(entry) => {}
             AgentState::Active => return Err(Refusal::new(RefusalCode::AgentThere, format!("agent {agent} on {host} is there"))),
             AgentState::Recovering => {
                 return Err(Refusal::new(RefusalCode::AgentThere, format!("agent {agent} on {host} may be there: this leader has not waited long enough for it")));
@@ -59,11 +61,33 @@ impl Lead {
         Ok(done)
     }
 
+    /// Whether one that is not marked as away has been heard of, or waited for, for less than the timeout.
+    pub(super) fn may_come(&self, entry: &AgentEntry) -> bool {
+        entry.heard_ms.saturating_add(self.config.agent_timeout_ms) > self.now_ms
+    }
+
     /// Why an agent that is gone is not taken in. An older protocol has no word of its own for it.
     pub(super) fn refusal_of_gone(&self, hello: &Hello) -> Option<(RefusalCode, String)> {
         self.agents.get(&hello.agent).filter(|entry| entry.state == AgentState::Gone)?;
         let code = if hello.v >= 2 { RefusalCode::AgentGone } else { RefusalCode::BadRequest };
         Some((code, format!("agent {} was declared gone, and its tasks with it", hello.agent)))
+    }
+
+    /// Ends what a gone agent tells it runs, as far as this leader knows nothing of it: it was declared gone under a leader
+    /// that had not heard what it ran.
+    pub(super) fn end_what_is_gone(&mut self, hello: &Hello, message: &str) {
+        if hello.fault().is_some() {
+            return;
+        }
+        for held in &hello.tasks {
+            let task = &held.launch.task;
+            if !held.update.is_final && !self.tasks.contains_key(task) && !self.ended_rows.contains_key(task) {
+                let mut update = self.word(&held.update, TaskState::Gone, "agent_gone", message.to_owned());
+                update.seq = update.seq.saturating_add(1);
+                self.out.push(Effect::Publish(Box::new(update.clone())));
+                self.remember(update, held.launch.token.clone());
+            }
+        }
     }
 
     /// Closes an agent's books and says so to those who have a part in it; its host name. The registry comes first.
@@ -110,19 +134,21 @@ impl Lead {
         }
     }
 
-    /// Forgets who has been away for too long, and of too many the longest away; never one with tasks that are not over.
+    /// Forgets who has been unreachable for too long, and of too many that are away the longest so; never one with tasks
+    /// that are not over. That one is gone is remembered for good, unless there are too many.
     pub(super) fn away_due(&mut self) {
         self.away_watched = false;
         let is_away = |state: AgentState| matches!(state, AgentState::Unreachable | AgentState::Gone);
-        let mut away: Vec<(u64, AgentId)> = self.agents.iter().filter(|(_, entry)| is_away(entry.state)).map(|(id, entry)| (entry.heard_wall_ms, id.clone())).collect();
+        let place = |entry: &AgentEntry| (entry.state == AgentState::Gone, entry.heard_wall_ms);
+        let mut away: Vec<((bool, u64), AgentId)> = self.agents.iter().filter(|(_, entry)| is_away(entry.state)).map(|(id, entry)| (place(entry), id.clone())).collect();
         if away.is_empty() {
             return;
         }
         away.sort();
         let too_many = away.len().saturating_sub(AWAY_AGENTS_MAX);
-        let is_old = |heard_ms: u64| heard_ms.saturating_add(AWAY_AGE_MS_MAX) <= self.wall.0;
+        let is_old = |(is_gone, heard_ms): (bool, u64)| !is_gone && heard_ms.saturating_add(AWAY_AGE_MS_MAX) <= self.wall.0;
         let old: BTreeSet<AgentId> =
-            away.into_iter().enumerate().filter(|(place, (heard_ms, id))| (*place < too_many || is_old(*heard_ms)) && !self.tasks_of.contains_key(id)).map(|(_, (_, id))| id).collect();
+            away.into_iter().enumerate().filter(|(place, (since, id))| (*place < too_many || is_old(*since)) && !self.tasks_of.contains_key(id)).map(|(_, (_, id))| id).collect();
         if !old.is_empty() {
             self.forget_agents(&old);
             self.tell("agents_forgotten", self.config.master.to_string(), format!("{} agents that were away for long are forgotten", old.len()));
@@ -256,6 +282,26 @@ mod tests {
         assert_eq!(said(&effects), [(TaskState::Gone, "agent_gone".to_owned())]);
     }
 
+    /// Shows that what a gone agent runs without its leader's knowing ends as gone when it comes back, and that this is said
+    /// once; what the leader has ended already is not.
+    #[test]
+    fn gone_with_what_nobody_knew() {
+        let (mut before, task) = with_a_task(None, None);
+        let held = before.held(&task);
+        before.silence(1);
+        before.wait(80_000);
+        let mut cluster = Cluster::next(&before.registry);
+        assert_eq!(gone(&mut cluster, 1, true), Ok(()));
+        let mut comes_back = |cluster: &mut Cluster| {
+            let hello = Hello { max_epoch: EPOCH, ..Cluster::hello(1, "cpus=4,mem=1G", vec![held.clone()]) };
+            said(&cluster.step(Event::Hello { caller: 1, hello: Box::new(hello) }))
+        };
+        assert_eq!(comes_back(&mut cluster), [(TaskState::Gone, "agent_gone".to_owned())]);
+        assert_eq!(comes_back(&mut cluster), []);
+        assert_eq!(gone(&mut before, 1, false), Ok(()));
+        assert_eq!(comes_back(&mut before), []);
+    }
+
     /// Shows that of too many agents that are away those are forgotten that have been away for longest.
     #[test]
     fn away_by_count() {
@@ -274,7 +320,8 @@ mod tests {
         assert_eq!([away - BEYOND, away - 1].map(|number| state(&cluster, number)), [None; 2]);
     }
 
-    /// Shows that agents which are away are forgotten after their time, those with tasks and those that are there never.
+    /// Shows that agents which are unreachable are forgotten after their time; those with tasks, those that are gone and
+    /// those that are there never.
     #[test]
     fn forgotten() {
         let (mut cluster, _) = with_a_task(None, None);
@@ -286,8 +333,8 @@ mod tests {
         assert_eq!([1, 2, 3, 4].map(|number| state(&cluster, number).is_some()), [true; 4]);
         cluster.leap(AWAY_AGE_MS_MAX);
         cluster.wait(FORGET_EVERY_MS);
-        assert_eq!([1, 2, 3, 4].map(|number| state(&cluster, number).is_some()), [true, false, false, true]);
+        assert_eq!([1, 2, 3, 4].map(|number| state(&cluster, number).is_some()), [true, false, true, true]);
         let registered: String = cluster.registry.values().cloned().collect();
-        assert!(!registered.contains("\"a2\"") && !registered.contains("\"a3\"") && registered.contains("\"a1\"") && registered.contains("\"a4\""), "{registered}");
+        assert!(!registered.contains("\"a2\"") && registered.contains("\"a3\"") && registered.contains("\"a1\"") && registered.contains("\"a4\""), "{registered}");
     }
 }

@@ -293,7 +293,7 @@ impl Lead {
     }
 
     /// A status of the master's own making: it has no number of the agent's.
-    fn word(&self, last: &Update, state: TaskState, reason: &str, message: String) -> Update {
+    pub(super) fn word(&self, last: &Update, state: TaskState, reason: &str, message: String) -> Update {
         Update {
             state,
             is_final: state.is_final(),
@@ -316,7 +316,7 @@ impl Lead {
                     None
                 }
                 None if self.ended_rows.contains_key(task) => Some(Refusal::new(RefusalCode::UnknownTask, format!("task {task} has ended"))),
-                None if self.agents.values().any(|agent| agent.state == AgentState::Recovering) => {
+                None if self.agents.values().any(|agent| agent.state == AgentState::Recovering && self.may_come(agent)) => {
                     Some(Refusal::new(RefusalCode::Recovering, format!("task {task} is not known yet: agents are still registering with a new leader")))
                 }
                 None => Some(Refusal::new(RefusalCode::UnknownTask, format!("no task {task}"))),

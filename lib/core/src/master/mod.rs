@@ -19,6 +19,7 @@ mod offers;
 mod record;
 mod registry;
 mod removal;
+mod rival;
 mod roles;
 mod rows;
 mod sessions;
