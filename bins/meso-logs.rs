@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use meso_cli::client::{Follower, Found, LISTING_MS, Leader, Outlet, Tagger, TaskIo, Watch, extent, find_tasks, patience, tail_offset};
+use meso_cli::client::{Follower, Found, LISTING_MS, Leader, Outlet, Tagger, TaskIo, Watch, extent, fate_unknown, find_tasks, patience, tail_offset};
 use meso_cli::{BusArgs, Exit, Failure, Selector, Written, report};
 use meso_core::id::TaskId;
+use meso_core::task::TaskState;
 use meso_core::wire::Update;
 use meso_core::wire::io::Stream;
 use tokio::sync::watch;
@@ -194,16 +195,22 @@ async fn follow(leader: &Leader, tasks: &[Found], pipes: Vec<Pipe>) -> Result<Ex
         }
     }
     let mut all_ended = false;
+    let mut exit = Exit::DONE;
     loop {
         tokio::select! {
             copied = copies.join_next() => match copied {
-                None => return Ok(Exit::DONE),
+                None => return Ok(exit),
                 Some(Err(_)) => return Err(Failure::internal("an output was lost")),
                 // Who has enough of one output may still read the other.
                 Some(Ok(Ok(_))) => {}
                 Some(Ok(Err(failure))) => return Err(failure),
             },
             update = watch.next(), if !all_ended => match update? {
+                Some(update) if update.state == TaskState::Unknown => {
+                    report(&fate_unknown(&update.task));
+                    exit = Exit::OURS;
+                    drop(ends.get(&update.task).map(|end| end.send_replace(Some(update))));
+                }
                 Some(update) => drop(ends.get(&update.task).map(|end| end.send_replace(Some(update)))),
                 None => all_ended = true,
             }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use meso_cli::client::{Absence, Found, Leader, Watch, find_tasks, patience, task_epitaph, task_exit};
+use meso_cli::client::{Absence, Found, Leader, Watch, fate_unknown, find_tasks, patience, task_epitaph, task_exit};
 use meso_cli::{BusArgs, Exit, Failure, LineOut, Selector, complain, report};
 use meso_core::duration::show_duration;
+use meso_core::task::TaskState;
 use tokio::time::{Instant, sleep_until};
 
 /// How many tasks that still run are named when the time is over.
@@ -79,6 +80,11 @@ async fn wait_for_all(leader: &Leader, args: &Args, live: &mut Vec<String>) -> R
     loop {
         *live = watch.live().map(|update| update.task.to_string()).collect();
         let Some(update) = watch.next().await? else { return Ok(highest) };
+        if update.state == TaskState::Unknown {
+            report(&fate_unknown(&update.task));
+            highest = highest.max(Exit::OURS);
+            continue;
+        }
         if let Some(epitaph) = task_epitaph(&update).filter(|_| !args.quiet) {
             complain(&epitaph);
         }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use meso_cli::client::{Found, LISTING_MS, Leader, Signal, TaskIo, Watch, find_tasks, patience};
+use meso_cli::client::{Found, LISTING_MS, Leader, Signal, TaskIo, Watch, fate_unknown, find_tasks, patience};
 use meso_cli::{Exit, Failure, LineIn, LineOut, LineRead, Selector, Until, complain, report};
 use meso_core::id::TaskId;
+use meso_core::task::TaskState;
 use meso_core::wire::call::{Answer, Call};
 use meso_core::wire::io::{Told, What};
 use meso_core::wire::{Refusal, RefusalCode};
@@ -180,11 +181,20 @@ impl Killing {
         let mut watch = Watch::begin(&self.leader, &self.killed).await?;
         let limit = Duration::from_millis(END_MS.saturating_add(self.manner.grace_ms.unwrap_or_default()));
         let ends = async {
-            while watch.next().await?.is_some() {}
-            Ok(())
+            let mut exit = Exit::DONE;
+            while let Some(update) = watch.next().await? {
+                if update.state == TaskState::Unknown {
+                    report(&fate_unknown(&update.task));
+                    exit = Exit::OURS;
+                }
+            }
+            Ok::<Exit, Failure>(exit)
         };
         match timeout(limit, ends).await {
-            Ok(outcome) => outcome,
+            Ok(outcome) => {
+                self.exit = self.exit.max(outcome?);
+                Ok(())
+            }
             Err(_) => Err(Failure::failed(format!("not all have ended after {} s", limit.as_secs())).hint("meso-ps -o wide")),
         }
     }

@@ -243,8 +243,8 @@ async fn run_in(args: Args, plan: Plan, leader: Leader, seat: Seat, offers: Opti
         let feeding = more && run.wants_jobs() && run.plan.count.is_none();
         tokio::select! {
             biased;
-            // What cannot be reached can neither be told nor waited for.
-            Some(signal) = signals.recv() => match run.absence.is_away() && signal != USR1 && signal != USR2 {
+            // What cannot be reached can neither be told nor waited for. A task that runs is told by its agent, without any master.
+            Some(signal) = signals.recv() => match run.absence.is_away() && signal != USR1 && signal != USR2 && !run.can_be_told() {
                 true => return run.give_up(&interrupted(), Exit::signal(u8::try_from(signal).unwrap_or(127))),
                 false => run.on_signal(signal).await?,
             },
@@ -317,6 +317,11 @@ impl Run {
         self.left
     }
 
+    /// Whether a signal reaches a task, and none has before.
+    fn can_be_told(&self) -> bool {
+        self.bus.is_connected() && self.interrupted_by.is_none() && self.launcher.out().any(|(_, _, begun)| begun)
+    }
+
     fn step(&mut self, event: Event) -> Result<(), Failure> {
         for effect in self.launcher.step(self.clock.now_ms(), event) {
             self.perform(effect)?;
@@ -341,7 +346,8 @@ impl Run {
                 Ok(())
             }
             Happened::Followed(outcome) => {
-                self.following -= 1;
+                // Whoever left its task to itself follows nothing any more.
+                self.following = self.following.saturating_sub(1);
                 self.on_printed(outcome)
             }
             Happened::BadLine(number, failure) => {

@@ -146,6 +146,25 @@ fn a_master_that_stays_away() {
     assert_eq!(runs.finish().expect(3).text(), "ready\nend\n");
 }
 
+/// Shows that a signal reaches a task while no master leads, and that a task which is left to itself ends without harm to
+/// whoever left it.
+#[test]
+fn signals_need_no_master() {
+    let mut cluster = Cluster::start();
+    let told = cluster.launching(&["-c", "trap 'echo told; exit 4' INT; echo ready; while :; do sleep 0.05; done"]);
+    let mut gate = Gate::new(&cluster, "gate");
+    let left = cluster.launching(&["--on-disconnect", "keep", "-c", &format!("echo ready; : <{}", gate.text())]);
+    until("both run", || told.out() == "ready\n" && left.out() == "ready\n");
+    cluster.kill_master(0);
+    thread::sleep(SHORT);
+    told.signal("INT");
+    assert_eq!(told.finish().expect(4).text(), "ready\ntold\n");
+    left.signal("HUP");
+    gate.open();
+    let left = left.finish().expect(129);
+    assert!(!left.err.contains("internal error"), "{}", left.err);
+}
+
 /// Shows that Ctrl-C ends every tool at once while the bus is away, and that meso-launch says what it leaves.
 #[test]
 fn ctrl_c() {

@@ -38,4 +38,4 @@ pub use snapshot::snapshot_listings;
 pub use tail::{Extent, extent, tail_offset};
 pub use task_io::TaskIo;
 pub use verdict::{task_epitaph, task_exit};
-pub use watch::Watch;
+pub use watch::{Watch, fate_unknown};

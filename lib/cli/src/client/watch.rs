@@ -16,6 +16,12 @@ const LOOK_MS_MAX: u64 = 5_000;
 /// After so many looks in a row at which nobody knew what became of a task, nobody will.
 const UNKNOWN_LOOKS_MAX: u32 = 4;
 
+/// What to say of a task that is told as unknown.
+pub fn fate_unknown(task: &TaskId) -> Failure {
+    let what = format!("nobody knows what became of {task}: neither the master nor an agent has it any more, and the record of the bus does not tell its end");
+    Failure::failed(what).hint("meso-logs may still have its output")
+}
+
 /// Watches tasks until each has ended.
 pub struct Watch {
     leader: Leader,
@@ -59,13 +65,13 @@ impl Watch {
         self.live.values()
     }
 
-    /// The final status of the next task that ends; `None` once all have.
+    /// The final status of the next task that ends; `None` once all have. One that nobody knows any more, as after a bus lost
+    /// its record of one that had ended, is told as [`TaskState::Unknown`] and waited for no longer; the others are.
     ///
     /// Can be dropped while it waits: nothing is lost. A bus that goes away is waited for.
     ///
     /// # Errors
-    /// Those of the bus that waiting cannot mend; a task that nobody knows any more, as after a bus lost its record of one
-    /// that had ended.
+    /// Those of the bus that waiting cannot mend.
     pub async fn next(&mut self) -> Result<Option<Update>, Failure> {
         loop {
             if let Some(update) = self.ended.pop_front() {
@@ -73,9 +79,6 @@ impl Watch {
             }
             if self.live.is_empty() {
                 return Ok(None);
-            }
-            if let Some((task, _)) = self.unknown.iter().find(|(_, looks)| **looks >= UNKNOWN_LOOKS_MAX) {
-                return Err(Failure::failed(format!("nobody knows what became of {task}: neither the master nor an agent has it any more, and the record of the bus does not tell its end")).hint("meso-logs may still have its output"));
             }
             let look_at = self.look_at;
             let item = tokio::select! {
@@ -121,6 +124,11 @@ impl Watch {
             }
         }
         self.unknown = unknown.into_iter().map(|task| (task.clone(), self.unknown.get(&task).unwrap_or(&0) + 1)).collect();
+        let lost: Vec<TaskId> = self.unknown.iter().filter(|(_, looks)| **looks >= UNKNOWN_LOOKS_MAX).map(|(task, _)| task.clone()).collect();
+        for task in lost {
+            self.unknown.remove(&task);
+            self.ended.extend(self.live.remove(&task).map(|last| Update { state: TaskState::Unknown, ..last }));
+        }
     }
 
     fn take(&mut self, update: Update) {
