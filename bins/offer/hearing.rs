@@ -6,7 +6,7 @@ use meso_bus::{Bus, Item, Start, Store, Subscription};
 use meso_cli::client::{Leader, patience, read_status};
 use meso_cli::complain;
 use meso_core::id::FrameworkId;
-use meso_core::offerer::Event;
+use meso_core::offerer::{Event, Place};
 use meso_core::wire::agent::Invitation;
 use meso_core::wire::call::Push;
 use tokio::sync::mpsc;
@@ -39,10 +39,14 @@ pub async fn hear_pushes(mut pushes: Subscription, to: mpsc::Sender<Event>) {
 }
 
 /// Hands on the framework's statuses, those recorded behind `after` first.
-pub async fn hear_statuses(leader: Leader, framework: FrameworkId, mut after: u64, to: mpsc::Sender<Event>) {
+pub async fn hear_statuses(leader: Leader, framework: FrameworkId, mut after: Place, to: mpsc::Sender<Event>) {
     let filter = leader.bus().subjects().events_of_framework(&framework);
     loop {
-        let start = if after > 0 { Start::After(after) } else { Start::All };
+        let start = match after {
+            Place { seq: 0, .. } => Start::All,
+            Place { seq, recorded_ms: 0 } => Start::After(seq),
+            Place { seq, recorded_ms } => Start::Behind { seq, time_ms: recorded_ms },
+        };
         let outcome = Store::new(leader.bus()).events(start, &filter).await;
         let error = match outcome {
             Ok(mut reader) => loop {
@@ -54,16 +58,16 @@ pub async fn hear_statuses(leader: Leader, framework: FrameworkId, mut after: u6
                         continue;
                     }
                     Ok(Item::Reset) => {
-                        after = 0;
+                        after = Place::default();
                         complain("the record was lost and begins anew: statuses may come twice");
                         continue;
                     }
                     Err(error) => break error,
                 };
-                after = event.seq;
+                after = Place { seq: event.seq, recorded_ms: event.time_ms };
                 let heard = match read_status(&leader, &event) {
-                    Some(update) => Event::Status { update: Box::new(update), stream_seq: event.seq },
-                    None => Event::Passed { stream_seq: event.seq },
+                    Some(update) => Event::Status { update: Box::new(update), place: after },
+                    None => Event::Passed { place: after },
                 };
                 if to.send(heard).await.is_err() {
                     return;

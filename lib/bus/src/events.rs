@@ -44,6 +44,8 @@ pub enum Start {
     All,
     /// Behind the event of this sequence.
     After(u64),
+    /// Behind this event, if it is still there; else with what was recorded since, as after a [`Item::Reset`].
+    Behind { seq: u64, time_ms: u64 },
     /// With the last event of each subject.
     LastPerSubject,
     /// With the last event of all.
@@ -129,7 +131,10 @@ impl EventReader {
             bus: bus.clone(),
             stream: stream.to_owned(),
             filter: filter.to_owned(),
-            begin: Begin::At(start),
+            begin: match start {
+                Start::Behind { seq, time_ms } => Begin::Behind { seq, time_ns: time_ms.saturating_mul(NS_PER_MS) },
+                other => Begin::At(other),
+            },
             link: bus.link(),
             consumer: None,
             caught_up: false,
@@ -255,7 +260,8 @@ impl EventReader {
         consumer.idle_beats = 0;
         self.stalled = Duration::ZERO;
         match consumer.known.take() {
-            Some(known) if known == (place.seq, place.time_ns) => {}
+            // Whoever was told of it by another knows the millisecond only.
+            Some((seq, time_ns)) if (seq, time_ns / NS_PER_MS) == (place.seq, place.time_ns / NS_PER_MS) => {}
             Some(_) => return self.begin_anew(),
             None => {
                 self.begin = Begin::Behind { seq: place.seq, time_ns: place.time_ns };
@@ -314,7 +320,7 @@ impl EventReader {
                 config["opt_start_seq"] = json!(seq + 1);
                 "by_start_sequence"
             }
-            Begin::Behind { seq, .. } => {
+            Begin::At(Start::Behind { seq, .. }) | Begin::Behind { seq, .. } => {
                 config["opt_start_seq"] = json!(seq);
                 "by_start_sequence"
             }

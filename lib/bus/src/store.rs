@@ -54,6 +54,14 @@ pub struct Bucket {
     name: String,
 }
 
+/// How much of a bucket there is
+struct State {
+    /// Keys, removed ones too.
+    keys: usize,
+    /// The revision of the latest value.
+    last: u64,
+}
+
 /// The value under a key and the revision it was stored as
 pub type Revised = (Bytes, u64);
 
@@ -259,14 +267,17 @@ impl Bucket {
 
     /// One reading from the first key to the last; none if it was interrupted.
     async fn read_all(&self) -> Result<Option<BTreeMap<String, Revised>>, BusError> {
+        let state = self.state().await?;
         let prefix = self.subject("");
         let mut reader = EventReader::open(&self.bus, &self.stream(), Start::LastPerSubject, &format!("{prefix}>")).await?;
         let mut all = BTreeMap::new();
         let mut keys = BTreeSet::new();
+        let mut last = 0;
         loop {
             match reader.next().await? {
                 Item::Event(event) => {
                     keys.insert(event.subject.clone());
+                    last = last.max(event.seq);
                     let Some(key) = event.subject.strip_prefix(&prefix) else { continue };
                     // No value of ours is empty; the marker of a removed key is.
                     if event.payload.is_empty() {
@@ -275,8 +286,8 @@ impl Bucket {
                         all.insert(key.to_owned(), (event.payload, event.seq));
                     }
                 }
-                Item::CaughtUp if keys.len() < self.keys_count().await? => {
-                    // A copy that is still being filled was read: it believes to be whole.
+                Item::CaughtUp if keys.len() < state.keys || last < state.last => {
+                    // A copy that is behind, or still being filled, was read: it believes to be whole.
                     tokio::time::sleep(Duration::from_millis(COPY_LOOK_MS)).await;
                     return Ok(None);
                 }
@@ -288,10 +299,13 @@ impl Bucket {
         }
     }
 
-    /// How many keys there are, removed ones too, by the word of the one server that knows it for sure.
-    async fn keys_count(&self) -> Result<usize, BusError> {
+    /// What there is at least, by the word of the one server that knows it for sure.
+    async fn state(&self) -> Result<State, BusError> {
         match call(&self.bus, &format!("STREAM.INFO.{}", self.stream()), &json!({})).await? {
-            Ok(info) => Ok(info.pointer("/state/num_subjects").and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok()).unwrap_or(0)),
+            Ok(info) => {
+                let number = |name: &str| info.pointer(&format!("/state/{name}")).and_then(Value::as_u64).unwrap_or(0);
+                Ok(State { keys: usize::try_from(number("num_subjects")).unwrap_or(usize::MAX), last: number("last_seq") })
+            }
             Err(error) => Err(error.into_error(&self.bus, &format!("read bucket {}", self.name))),
         }
     }

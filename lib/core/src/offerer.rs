@@ -24,7 +24,7 @@ pub use config::{Config, Once, Shows};
 pub use exchange::{Effect, End, Event};
 pub use held::{HELD_MAX, LEFT_MS_MIN};
 pub use reader::{BLOCKED_MS, GRACE_MS_MAX, LOOK_MS, LOOK_MS_MAX, STALLED_MS};
-pub use statuses::{ENDED_MAX, UPDATES_MAX};
+pub use statuses::{ENDED_MAX, Place, UPDATES_MAX};
 
 use held::Held;
 use reader::Reader;
@@ -100,7 +100,7 @@ pub struct Offerer {
     lines: VecDeque<Line>,
     statuses: Statuses,
     following: bool,
-    seen_told: u64,
+    seen_told: Place,
     seen_at_ms: u64,
     seeing: bool,
     given: Option<Given>,
@@ -146,7 +146,7 @@ impl Offerer {
             held: Held::default(),
             lines: VecDeque::new(),
             following: false,
-            seen_told: 0,
+            seen_told: Place::default(),
             seen_at_ms: now_ms,
             seeing: false,
             given: None,
@@ -249,13 +249,13 @@ impl Offerer {
             }
             Event::Led { epoch } => self.on_led(now_ms, epoch),
             Event::Push(push) => self.on_push(now_ms, push, &mut out),
-            Event::Status { update, stream_seq } => {
-                self.statuses.passed(stream_seq);
+            Event::Status { update, place } => {
+                self.statuses.passed(place);
                 if self.config.shows.updates {
-                    self.statuses.hear(*update, stream_seq);
+                    self.statuses.hear(*update, place.seq);
                 }
             }
-            Event::Passed { stream_seq } => self.statuses.passed(stream_seq),
+            Event::Passed { place } => self.statuses.passed(place),
             Event::Snapshot(tasks) => self.on_snapshot(tasks),
             Event::Wrote { bytes } => self.on_wrote(now_ms, bytes),
             Event::WroteStatus { task } => {

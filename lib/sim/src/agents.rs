@@ -387,7 +387,10 @@ impl World {
                         self.judge.unkept(&task);
                     }
                 }
-                Record::Epoch { .. } => self.agents[which].is_told = true,
+                Record::Epoch { epoch, .. } => {
+                    self.agents[which].is_told = true;
+                    self.judge.obeyed(which, epoch);
+                }
                 Record::Launch { launch } if launch.cancelled => {
                     self.judge.kill_ordered(&launch.task);
                     self.tally.add(Count::KilledBeforeStart);

@@ -6,11 +6,14 @@ use meso_core::lease;
 use meso_core::wire::Update;
 
 use crate::net::{LeaseAsk, Msg, Site};
+use crate::store::{OLD_RECORDS_MAX, Reading};
 use crate::tally::Count;
 use crate::world::{Item, World};
 
 /// While the store is moody, one write in so many is applied and its answer lost, one is applied late, one read is old.
 const MOOD_ONCE_IN: u64 = 25;
+/// While it is moody, the registry is read once in so many from a copy that is behind.
+const BEHIND_ONCE_IN: u64 = 2;
 /// How late a delayed write is applied, at most, milliseconds.
 const LATE_MS_MAX: u64 = 7_000;
 
@@ -23,8 +26,8 @@ impl World {
             Msg::Write(which, run, no, key, expect, doc) => self.bus_writes(which, run, no, key, expect, doc),
             Msg::ReadDocs(which, run, epoch) => {
                 if !self.store_down {
-                    let docs = self.store.docs().iter().map(|(key, (revision, doc))| (key.clone(), *revision, doc.clone())).collect();
-                    self.send(Site::Bus, Site::Master(which), Msg::Docs(run, epoch, docs));
+                    let reading = self.read_registry();
+                    self.send(Site::Bus, Site::Master(which), Msg::Docs(run, epoch, reading));
                 }
             }
             _ => {}
@@ -34,6 +37,21 @@ impl World {
     /// True while the store of this run behaves as measured stores do: now and then.
     fn mood(&mut self) -> bool {
         self.plan.faults.store && self.chance(MOOD_ONCE_IN)
+    }
+
+    /// The registry as the server answers that is asked for it.
+    fn read_registry(&mut self) -> Reading {
+        if !(self.plan.faults.store && self.chance(BEHIND_ONCE_IN)) {
+            return self.store.reading();
+        }
+        let is_filled = self.seed.below(2) == 0;
+        let reading = self.store.reading_behind(is_filled, &mut self.seed);
+        match (reading.is_counted(), reading.is_whole()) {
+            (false, _) => self.tally.add(Count::RegistryInParts),
+            (true, false) => self.tally.add(Count::RegistryOld),
+            (true, true) => {}
+        }
+        reading
     }
 
     /// Sends a write to the store once more, much later; the writer has given up by then.
@@ -55,7 +73,7 @@ impl World {
                 }
                 let (mut revision, mut record) = self.store.lease();
                 if self.mood() {
-                    let back = self.seed.below(4) as usize;
+                    let back = self.seed.below(OLD_RECORDS_MAX as u64 + 1) as usize;
                     if let Some(old) = self.store.old_lease(back) {
                         (revision, record) = old;
                         self.tally.add(Count::StaleRead);
@@ -69,13 +87,17 @@ impl World {
                 }
                 if self.store_down {
                     if self.seed.below(3) == 0 && self.store.cas_lease(expect, *record).is_some() {
+                        self.judge.renewed(which, run);
                         self.tally.add(Count::CasAmbiguous);
                     }
                     return;
                 }
                 let epoch = record.epoch;
                 let event = match self.store.cas_lease(expect, *record) {
-                    Some(revision) => lease::Event::CasDone { attempt, revision },
+                    Some(revision) => {
+                        self.judge.renewed(which, run);
+                        lease::Event::CasDone { attempt, revision }
+                    }
                     None => {
                         self.tally.add(Count::CasRefused);
                         lease::Event::CasRefused { attempt }

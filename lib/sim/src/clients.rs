@@ -335,9 +335,6 @@ impl World {
                     _ => {}
                 }
                 self.story.tell(self.now_ms, || format!("client {which}: job {index} ended, {} {} {:?}", update.task, update.state, update.reason));
-                if self.judge.is_unrecorded(&update) {
-                    self.tally.add(Count::OutcomeUnrecorded);
-                }
                 self.judge.told(which, &update);
                 self.client_done(which, index);
             }

@@ -81,7 +81,7 @@ impl World {
         match self.seed.below(6) {
             0 | 1 if faults.disk => self.disk_fault(agent),
             2 | 3 if faults.supervisor => self.kill_supervisor(agent),
-            4 if faults.store_revert => self.revert_store(),
+            4 | 5 if faults.store_revert => self.revert_store(),
             _ => {}
         }
     }

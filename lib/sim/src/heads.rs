@@ -1,7 +1,7 @@
 //! The outside of a pipeline's head: its calls, its pipe, the record it reads.
 
 use meso_core::id::{FrameworkId, Nonce};
-use meso_core::offerer::{Config, Effect, End, Event, Offerer, Shows};
+use meso_core::offerer::{Config, Effect, End, Event, Offerer, Place, Shows};
 use meso_core::resources::{Request, parse_request};
 use meso_core::task::OnUnreachable;
 use meso_core::wire::Wall;
@@ -12,10 +12,10 @@ use crate::clients::FAILOVER_MS;
 use crate::filter::{FilterLine, LINE_BYTES};
 use crate::judge::law;
 use crate::net::Site;
-use crate::pipes::{Process, Said, pipe_of, seat};
+use crate::pipes::{CALL_GIVE_UP_MS, Process, Said, pipe_of, seat};
 use crate::plant::Plant;
 use crate::tally::Count;
-use crate::world::World;
+use crate::world::{Waiting, World};
 
 impl World {
     pub(crate) fn start_head(&mut self, pipe: usize) {
@@ -79,14 +79,20 @@ impl World {
         match effect {
             Effect::Call { no, call } => {
                 match &*call {
-                    Call::Decline { implicit: true, .. } => self.tally.add(Count::DeclinedUnspoken),
+                    Call::Decline { implicit: true, .. } => {
+                        self.tally.add(Count::DeclinedUnspoken);
+                        if self.plant.has(Plant::DeclinesUnsent) {
+                            let waiting = Waiting::Member(member, self.members[member].run, Said::Call(no));
+                            self.wait(waiting, CALL_GIVE_UP_MS);
+                            return;
+                        }
+                    }
                     Call::Leave { .. } if self.plant.has(Plant::LeaveUnsent) => return self.end_member(member),
-                    Call::Seen { framework, upto, .. } => {
+                    Call::Seen { framework, upto, recorded_ms, .. } => {
                         let record = self.stream.after(framework, 0);
-                        let site = &self.members[member];
-                        // One that has not noticed yet that its record lost its end says better soon.
-                        let is_late = self.stream.resume(framework, site.place, site.last) != site.place;
-                        if let Err(why) = if is_late { Ok(()) } else { self.sessions.seen(framework, record, *upto) } {
+                        // Of a place where something else stands by now nobody takes anything for seen.
+                        let stands = self.stream.stands(framework, Place { seq: *upto, recorded_ms: *recorded_ms });
+                        if let Err(why) = if stands { self.sessions.seen(framework, record, *upto) } else { Ok(()) } {
                             self.judge.fail(law::STATUSES, || format!("pipe {pipe}: {why}"));
                         }
                     }
@@ -101,11 +107,16 @@ impl World {
             Effect::Follow { after } => {
                 let Some(framework) = self.members[member].framework.clone() else { return };
                 let record = self.stream.after(&framework, 0);
-                let end = record.len();
-                if let Err(why) = self.sessions.begins(&framework, record, after) {
+                let place = if self.plant == Plant::StatusesSkipped { record.len() } else { self.stream.begin(&framework, after) };
+                if place as u64 != after.seq {
+                    self.tally.add(Count::PlaceLost);
+                }
+                // A leader of the release before does not say when that place was recorded.
+                let is_marked = after.recorded_ms > 0 || self.plan.older.masters == 0;
+                if let Err(why) = self.sessions.begins(&framework, record, place as u64, is_marked) {
                     self.judge.fail(law::STATUSES, || format!("pipe {pipe}: {why}"));
                 }
-                self.members[member].place = if self.plant == Plant::StatusesSkipped { end } else { after as usize };
+                self.members[member].place = place;
                 self.members[member].last = self.stream.mark(&framework, self.members[member].place);
                 self.members[member].follows = true;
                 self.member_reads_soon(member);

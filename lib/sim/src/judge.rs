@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use meso_core::agent::Ending;
 use meso_core::id::{AgentId, TaskId};
+use meso_core::lease::LeaseTimes;
 use meso_core::task::TaskState;
 use meso_core::wire::{Launch, LaunchId, Update};
 
@@ -39,6 +40,8 @@ pub mod law {
     pub const STRANGERS: &str = "16 processes of others are left alone";
     /// What is not to run on out of reach does not.
     pub const UNKEPT: &str = "14 what is not kept ends";
+    /// A leader gives up before another may take the lease, whatever its clock says.
+    pub const LEASE: &str = "17 a leader gives up in time";
     /// After the faults everything comes to its end.
     pub const LIVENESS: &str = "9 everything comes to an end";
 }
@@ -74,8 +77,6 @@ struct Truth {
     stored: Option<(u64, TaskState)>,
     /// As its client was told.
     told: Option<TaskState>,
-    /// Its end was stored, and lost with the end of the stream.
-    unrecorded: bool,
 }
 
 /// The judge.
@@ -87,6 +88,8 @@ pub struct Judge {
     spawned: BTreeMap<LaunchId, usize>,
     tasks: HashMap<TaskId, Truth>,
     owners: HashMap<(u64, Option<usize>), (usize, u64)>,
+    /// When the store took the last record of the lease of each run of a master.
+    renewed: HashMap<(usize, u64), u64>,
     /// The numbers of the statuses on each agent's disk: all up to this one.
     written: Vec<u64>,
     obeyed: Vec<u64>,
@@ -140,10 +143,6 @@ impl Judge {
         let Some(truth) = self.tasks.get_mut(&launch.task) else {
             return self.fail(law::TRUTH, || format!("task {} was spawned and nobody asked for it", launch.task));
         };
-        if truth.unrecorded && truth.ended.is_some() {
-            // Nobody knows any more that it ran: whoever had no answer to its accept was told that the offer is gone.
-            *truth = Truth { client: truth.client, unrecorded: true, ..Truth::default() };
-        }
         if let Some(before) = &truth.spawned {
             let what = format!("task {} was spawned as {before:?} and again as {:?}", launch.task, launch.launch);
             return self.fail(law::ONCE, || what);
@@ -294,21 +293,8 @@ impl Judge {
         }
     }
 
-    /// A status is lost with the end of the stream, after its agent was told that it is stored.
-    pub fn unrecorded(&mut self, update: &Update) {
-        if let Some(truth) = self.tasks.get_mut(&update.task) {
-            truth.unrecorded |= update.is_final;
-        }
-    }
-
-    /// A client is told that nobody knows its task, of which the end was lost with the stream: that is all that can be said.
-    pub fn is_unrecorded(&self, update: &Update) -> bool {
-        update.reason.as_deref() == Some("unknown_to_agent") && self.tasks.get(&update.task).is_some_and(|truth| truth.unrecorded)
-    }
-
     /// A client is told a status.
     pub fn told(&mut self, client: usize, update: &Update) {
-        let is_lost = self.is_unrecorded(update);
         let Some(truth) = self.tasks.get_mut(&update.task) else { return };
         let before = truth.told.replace(update.state).unwrap_or(TaskState::Staging);
         if truth.client != client {
@@ -320,12 +306,25 @@ impl Judge {
         if update.is_final {
             let alive = truth.spawned.is_some() && truth.ended.is_none() && !truth.lost;
             truth.final_seen = Some(update.state);
-            let honest = if is_lost { Ok(()) } else { honest(truth, update) };
+            let honest = honest(truth, update);
             if alive && update.state != TaskState::Gone {
                 self.fail(law::STATES, || format!("task {} runs and client {client} was told that it is {}", update.task, update.state));
             } else if let Err(why) = honest {
                 self.fail(law::TRUTH, || format!("client {client} was told {} ({:?}) of task {}: {why}", update.state, update.reason, update.task));
             }
+        }
+    }
+
+    /// The store took a master's record of the lease.
+    pub fn renewed(&mut self, master: usize, run: u64) {
+        self.renewed.insert((master, run), self.now_ms);
+    }
+
+    /// A master acts as the leader: not beyond the time after which another may take the lease, by true time.
+    pub fn leads(&mut self, master: usize, run: u64) {
+        let since_ms = self.renewed.get(&(master, run)).map_or(u64::MAX, |renewed_ms| self.now_ms - renewed_ms);
+        if since_ms > LeaseTimes::SINGLE.lease_ms() {
+            self.fail(law::LEASE, || format!("master {master} acts {since_ms} ms after the store took its last record"));
         }
     }
 
@@ -338,7 +337,7 @@ impl Judge {
         }
     }
 
-    /// An agent obeyed a command of this epoch.
+    /// An agent obeyed a command of this epoch, or wrote down that it will.
     pub fn obeyed(&mut self, agent: usize, epoch: u64) {
         if epoch < self.obeyed[agent] {
             let before = self.obeyed[agent];

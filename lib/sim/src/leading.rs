@@ -25,9 +25,11 @@ use crate::world::{Item, Waiting, World};
 
 /// After how long a write to the registry without an answer is given up, milliseconds.
 const WRITE_GIVE_UP_MS: u64 = 2_500;
+/// Pause before a registry that was not read whole is read again, milliseconds.
+const COPY_LOOK_MS: u64 = 250;
 /// After how long without a call a session ends, milliseconds: the contract's, which masters are started with.
 pub(crate) const SESSION_MS: u64 = 15_000;
-/// One command in so many is delivered once more, this much later: by then another leader may lead.
+/// One command in so many is delivered once more, or for the first time, this much later: by then another leader may lead.
 const ECHO_ONCE_IN: u64 = 20;
 /// See [`ECHO_ONCE_IN`].
 const ECHO_MS_MIN: u64 = 2_000;
@@ -56,11 +58,18 @@ impl World {
                 self.tally.add(Count::RegistryWritten);
                 self.perform_master(which, rest);
             }
-            Msg::Docs(run, epoch, docs) => {
+            Msg::Docs(run, epoch, reading) => {
                 let site = &mut self.masters[which];
-                if site.run != run || site.epoch != Some(epoch) || site.reading.is_none() || site.lease.leads(site.clock.local_ms(self.now_ms)).is_none() {
+                if site.run != run || site.epoch != Some(epoch) || site.reading.is_none() || site.lease.leads(site.lease_clock().local_ms(self.now_ms)).is_none() {
                     return;
                 }
+                let is_taken = self.plant == Plant::PartsTaken || (self.plant == Plant::OldTaken && reading.is_counted());
+                if !is_taken && !reading.is_whole() {
+                    self.tally.add(Count::RegistryReadAgain);
+                    site.reading = Some(self.now_ms + COPY_LOOK_MS);
+                    return self.schedule(Site::Master(which));
+                }
+                let docs = reading.docs;
                 site.reading = None;
                 site.revisions = docs.iter().map(|(key, revision, _)| (key.clone(), *revision)).collect();
                 site.since_ms = self.now_ms;
@@ -276,6 +285,7 @@ impl World {
                 self.schedule(Site::Master(which));
                 return;
             }
+            self.judge.leads(which, self.masters[which].run);
             self.perform_leader(which, epoch, effect);
         }
         while self.masters[which].writing.is_none() {
@@ -379,10 +389,14 @@ impl World {
                 if let Some(site) = self.agents.iter().position(|site| site.id == agent) {
                     self.judge.acts(which, run, epoch, site, self.plan.faults.forget());
                     if self.plan.faults.dup > 0 && self.chance(ECHO_ONCE_IN) {
-                        self.tally.add(Count::Echoed);
+                        let is_all = self.seed.below(2) == 0;
+                        self.tally.add(if is_all { Count::Overdue } else { Count::Echoed });
                         let at_ms = self.now_ms + ECHO_MS_MIN + self.seed.below(ECHO_MS_MAX - ECHO_MS_MIN);
                         let echo = Msg::Command(agent.clone(), secret.clone(), Box::new(command.clone()));
                         self.agenda.enter(at_ms, Item::Deliver(Site::Agent(site), 0, echo));
+                        if is_all {
+                            return;
+                        }
                     }
                     self.send(here, Site::Agent(site), Msg::Command(agent, secret, Box::new(command)));
                 }

@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! cargo run --release -p meso-sim -- --seed 42          # one run and, if an invariant breaks, its story
-//! cargo run --release -p meso-sim -- --seeds 0..100000  # a long run
+//! cargo run --release -p meso-sim -- --seeds 0..100000  # a long run: on one core some ten minutes
 //! cargo run --release -p meso-sim -- --rate             # steps per second on one core
 //! cargo run --release -p meso-sim -- --plants           # which planted bugs are caught, how soon and by what
 //! ```
@@ -34,7 +34,7 @@ mod reverts;
 mod sessions;
 mod store;
 pub mod story;
-mod stream;
+pub mod stream;
 mod tails;
 pub mod tally;
 pub mod world;

@@ -12,6 +12,9 @@ const RATE_SEEDS: std::ops::Range<u64> = 0..400;
 /// Seeds tried for each planted bug.
 const PLANT_SEEDS: u64 = 400;
 
+/// Of so many seeds one is run twice, and must give the same events.
+const REPLAY_ONCE_IN: u64 = 100;
+
 const USAGE: &str = "usage: meso-sim [--calm] [--all] [--plant BUG] [--lines N] (--seed N | --seeds FROM..TO | --rate | --plants)";
 
 fn main() -> ExitCode {
@@ -80,6 +83,10 @@ fn many(seeds: std::ops::Range<u64>, calm: bool, plant: Plant, lines_max: usize)
         steps += outcome.steps;
         simulated_ms += outcome.simulated_ms;
         tally.join(&outcome.tally);
+        if seed % REPLAY_ONCE_IN == 0 && World::new(plan_of(seed, calm), plant, 0).run().trace != outcome.trace {
+            writeln!(out, "seed {seed}: two runs of it differ")?;
+            return Ok(false);
+        }
         if let Some(violation) = outcome.violation {
             let mut world = World::new(plan_of(seed, calm), plant, lines_max);
             world.run();

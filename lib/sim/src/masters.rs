@@ -18,6 +18,8 @@ use crate::world::{Item, World};
 
 /// After how long a read or write of the lease is given up, milliseconds.
 const LEASE_GIVE_UP_MS: u64 = 1_500;
+/// How much the planted clock is slow, millionths.
+const SLOW_PPM: i64 = -500_000;
 /// After how long the registry is read again, milliseconds.
 const DOCS_AGAIN_MS: u64 = 1_000;
 
@@ -58,6 +60,8 @@ pub struct MasterSite {
     pub(crate) welcomed: BTreeSet<AgentId>,
     /// Planted: it takes the epoch before its own.
     pub(crate) reuses: bool,
+    /// Planted: the clock of its lease runs at half the rate.
+    is_slow: bool,
 }
 
 impl MasterSite {
@@ -87,6 +91,7 @@ impl MasterSite {
             closed: Closed::default(),
             welcomed: BTreeSet::new(),
             reuses: false,
+            is_slow: false,
         }
     }
 
@@ -95,9 +100,14 @@ impl MasterSite {
         self.alive && self.machine.epoch().is_some()
     }
 
+    /// The clock by which it counts how long it may lead.
+    pub(crate) fn lease_clock(&self) -> Clock {
+        if self.is_slow { Clock { drift_ppm: SLOW_PPM, ..self.clock } } else { self.clock }
+    }
+
     /// The epoch under which it may act now.
     pub(crate) fn acts(&self, now_ms: u64) -> Option<u64> {
-        self.lease.leads(self.clock.local_ms(now_ms)).map(|epoch| if self.reuses { epoch.saturating_sub(1).max(1) } else { epoch }).filter(|epoch| self.machine.epoch() == Some(*epoch))
+        self.lease.leads(self.lease_clock().local_ms(now_ms)).map(|epoch| if self.reuses { epoch.saturating_sub(1).max(1) } else { epoch }).filter(|epoch| self.machine.epoch() == Some(*epoch))
     }
 
     /// When its machines want to be woken, true time.
@@ -108,8 +118,9 @@ impl MasterSite {
         let asked = self.asked.iter().map(|(at_ms, _)| *at_ms).min();
         let machine = if self.writing.is_none() && self.acts(now_ms).is_some() { self.machine.deadline() } else { None };
         let writing = self.writing.as_ref().map(|(_, _, by_ms, _)| *by_ms);
-        let local = [self.lease_ms, machine].into_iter().flatten().min().map(|at_ms| self.clock.true_ms(at_ms));
-        [asked, writing, self.reading, local].into_iter().flatten().min()
+        let lease = self.lease_ms.map(|at_ms| self.lease_clock().true_ms(at_ms));
+        let machine = machine.map(|at_ms| self.clock.true_ms(at_ms));
+        [asked, writing, self.reading, lease, machine].into_iter().flatten().min()
     }
 
     /// What keeps the cluster from having come to its end, as the leader sees it.
@@ -155,7 +166,8 @@ impl World {
         if self.plant.has(Plant::LapsedStays) {
             config.session_timeout_ms = 3_600_000;
         }
-        self.masters[which] = MasterSite { run, clock, alive: true, connected: true, reuses: self.plant == Plant::EpochReused, machine: Master::new(config), ..fresh };
+        let is_slow = which == 0 && self.plant.has(Plant::SlowLease);
+        self.masters[which] = MasterSite { run, clock, is_slow, alive: true, connected: true, reuses: self.plant == Plant::EpochReused, machine: Master::new(config), ..fresh };
         self.story.tell(self.now_ms, || format!("master {which} starts"));
         if !self.wires[Site::Master(which).index()].is_whole() {
             self.lease_event(which, lease::Event::Disconnected);
@@ -190,7 +202,7 @@ impl World {
             self.lease_event(which, event);
         }
         let local_ms = self.masters[which].clock.local_ms(now_ms);
-        if self.masters[which].lease_ms.is_some_and(|at_ms| at_ms <= local_ms) {
+        if self.masters[which].lease_ms.is_some_and(|at_ms| at_ms <= self.masters[which].lease_clock().local_ms(now_ms)) {
             self.lease_event(which, lease::Event::Tick);
         }
         if self.masters[which].writing.as_ref().is_some_and(|(_, _, by_ms, _)| *by_ms <= now_ms) {
@@ -216,7 +228,7 @@ impl World {
     }
 
     pub(crate) fn lease_event(&mut self, which: usize, event: lease::Event) {
-        let local_ms = self.masters[which].clock.local_ms(self.now_ms);
+        let local_ms = self.masters[which].lease_clock().local_ms(self.now_ms);
         if !self.masters[which].alive {
             return;
         }

@@ -9,6 +9,8 @@ use meso_core::wire::call::{Call, Push};
 use meso_core::wire::query::Query;
 use std::rc::Rc;
 
+use crate::store::Reading;
+
 /// Who is on the bus. The bus itself stands for its store and streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Site {
@@ -97,7 +99,7 @@ pub enum Msg {
     /// A run of a master reads the registry for an epoch.
     ReadDocs(usize, u64, u64),
     /// The registry for a run and its epoch.
-    Docs(u64, u64, Vec<(String, u64, String)>),
+    Docs(u64, u64, Reading),
 }
 
 /// What the lease of a master asks.

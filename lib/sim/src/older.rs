@@ -78,6 +78,10 @@ impl World {
                     subscribe.on_unreachable = None;
                     None
                 }
+                Call::Seen { recorded_ms, .. } => {
+                    *recorded_ms = 0;
+                    None
+                }
                 Call::Accept(accept) => {
                     accept.tasks.iter_mut().for_each(|one| one.task.on_unreachable = None);
                     None
@@ -94,8 +98,10 @@ impl World {
 
     /// What a master answers.
     pub(crate) fn reply_made(&self, which: usize, reply: &mut Reply) {
-        if let (true, Reply::Welcome(Welcome::Welcome { timeout_ms, .. })) = (self.is_older_master(which), reply) {
-            *timeout_ms = None;
+        match (self.is_older_master(which), reply) {
+            (true, Reply::Welcome(Welcome::Welcome { timeout_ms, .. })) => *timeout_ms = None,
+            (true, Reply::Answer(Answer::Subscribed { seen_ms, .. })) => *seen_ms = 0,
+            _ => {}
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::world::{Item, Waiting, World};
 /// The number under which the judge knows the first member.
 pub const MEMBERS_FROM: usize = 100;
 /// After how long a call of a member without an answer is given up, milliseconds.
-const CALL_GIVE_UP_MS: u64 = 2_000;
+pub(crate) const CALL_GIVE_UP_MS: u64 = 2_000;
 /// How long after the faults everybody is back, milliseconds.
 const SETTLED_MS: u64 = 60_000;
 /// After how long a framework without members is gone: a session's time, and what the ends of its tasks take, milliseconds.
@@ -444,7 +444,8 @@ impl World {
                 Process::Head(_) => {
                     let seq = from + place as u64 + 1;
                     self.story.tell(self.now_ms, || format!("member {member} reads {} of {} ({}) in place {seq}", update.state, update.task, update.seq));
-                    let status = meso_core::offerer::Event::Status { update: Box::new((**update).clone()), stream_seq: seq };
+                    let place = self.stream.place(&framework, seq as usize);
+                    let status = meso_core::offerer::Event::Status { update: Box::new((**update).clone()), place };
                     self.head_event(member, status);
                 }
                 Process::Tail(_) => self.tail_event(member, meso_core::launcher::Event::Update(Box::new((**update).clone()))),

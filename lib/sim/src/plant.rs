@@ -11,8 +11,7 @@ pub enum Plant {
     NoSync,
     /// An agent forgets in a restart which epoch it obeyed.
     ForgetEpoch,
-    /// An agent obeys commands of a former leader. That leader's self-stop holds against it, but for what it had said while
-    /// it was cut off and its connection says later.
+    /// An agent obeys commands of a former leader, which come late.
     NoFence,
     /// An agent spawns a launch again when it is repeated.
     SpawnRepeated,
@@ -82,6 +81,16 @@ pub enum Plant {
     RevertedBelieved,
     /// A leader takes an agent in that obeys its epoch, though another leader had that number.
     EpochShared,
+    /// The first master counts by a clock of half the rate how long it may lead.
+    SlowLease,
+    /// What a head declines for its reader is not said. That offers expire holds against it.
+    DeclinesUnsent,
+    /// Both: heads do not decline, and offers never expire.
+    DeclinesUnsentOffersStay,
+    /// A new leader takes the registry as the first server has it that it asks, also one whose copy is still being filled.
+    PartsTaken,
+    /// A new leader takes a copy of the registry for whole that has as many documents, and older ones.
+    OldTaken,
     /// Both: leaders believe that agents have twice as much, and agents admit it.
     TwiceTheBooksAdmitted,
     /// Both: heads do not hear what was used, and offers never expire.
@@ -98,6 +107,7 @@ impl Plant {
         (Plant::SpawnBeforePersist, "spawn-before-persist"),
         (Plant::NoSync, "no-sync"),
         (Plant::ForgetEpoch, "forget-epoch"),
+        (Plant::NoFence, "no-fence"),
         (Plant::SpawnRepeated, "spawn-repeated"),
         (Plant::AckBeforeStored, "ack-before-stored"),
         (Plant::SendBeforePersist, "send-before-persist"),
@@ -128,6 +138,10 @@ impl Plant {
         (Plant::BootIgnored, "boot-ignored"),
         (Plant::RevertedBelieved, "reverted-believed"),
         (Plant::EpochShared, "epoch-shared"),
+        (Plant::SlowLease, "slow-lease"),
+        (Plant::DeclinesUnsentOffersStay, "declines-unsent-offers-stay"),
+        (Plant::PartsTaken, "parts-taken"),
+        (Plant::OldTaken, "old-taken"),
         (Plant::TwiceTheBooksAdmitted, "twice-the-books-admitted"),
         (Plant::UsedUntoldOffersStay, "used-untold-offers-stay"),
         (Plant::RemovedUntoldPipeUnseen, "removed-untold-pipe-unseen"),
@@ -141,6 +155,7 @@ impl Plant {
         (Plant::UsedUntold, "used-untold", Plant::UsedUntoldOffersStay),
         (Plant::RemovedUntold, "removed-untold", Plant::RemovedUntoldPipeUnseen),
         (Plant::LeaveUnsent, "leave-unsent", Plant::LeaveUnsentLapsedStays),
+        (Plant::DeclinesUnsent, "declines-unsent", Plant::DeclinesUnsentOffersStay),
     ];
 
     /// Whether this bug is planted: alone, or as one of a pair.
@@ -151,17 +166,15 @@ impl Plant {
             Plant::RemovedUntoldPipeUnseen => &[Plant::RemovedUntold],
             Plant::LeaveUnsentLapsedStays => &[Plant::LeaveUnsent, Plant::LapsedStays],
             Plant::TwiceTheBooksAdmitted => &[Plant::TwiceTheBooks, Plant::TwiceTheTotal],
+            Plant::DeclinesUnsentOffersStay => &[Plant::DeclinesUnsent, Plant::OffersStay],
             _ => &[],
         };
         self == one || pair.contains(&one)
     }
 
-    /// Bugs against which a second defence holds nearly always: a run of some thousand seeds finds them.
-    pub const RARE: &[(Plant, &str, Plant)] = &[(Plant::NoFence, "no-fence", Plant::NoSelfStopNoFence)];
-
     /// Reads the word of a bug.
     pub fn parse(word: &str) -> Option<Plant> {
-        let held = Plant::HELD.iter().chain(Plant::RARE).map(|(plant, name, _)| (plant, name));
+        let held = Plant::HELD.iter().map(|(plant, name, _)| (plant, name));
         Plant::ALL.iter().map(|(plant, name)| (plant, name)).chain(held).find(|(_, name)| **name == word).map(|(plant, _)| *plant)
     }
 }

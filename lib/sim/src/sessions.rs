@@ -1,6 +1,6 @@
 //! The laws of sessions: who was offered what, whose calls may have an effect, which statuses were acknowledged.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use meso_core::id::{FrameworkId, Nonce, OfferId, TaskId};
 use meso_core::master::{Caller, Lead};
@@ -44,8 +44,6 @@ pub struct Sessions {
     acked: HashMap<TaskId, u64>,
     /// Up to where in a framework's record all was found acknowledged.
     checked: HashMap<FrameworkId, u64>,
-    /// Frameworks whose record lost its end.
-    reverted: BTreeSet<FrameworkId>,
     /// What the readers of each pipeline were told and have not acknowledged.
     told: HashMap<(usize, TaskId), Told>,
 }
@@ -196,20 +194,19 @@ impl Sessions {
 
     /// The end of a framework's record is lost: this much is left of it.
     pub fn reverted(&mut self, framework: &FrameworkId, left: usize) {
-        self.reverted.insert(framework.clone());
         if let Some(checked) = self.checked.get_mut(framework) {
             *checked = (left as u64).min(*checked);
         }
     }
 
-    /// A session begins behind what the one before it found acknowledged. Where the record lost its end meanwhile and has
-    /// grown again, nobody can tell what stands there now from what stood there then.
+    /// A session begins behind what the one before it found acknowledged. If nobody said when that was recorded, and the
+    /// record lost its end meanwhile and has grown again, what stands there now is not told from what stood there then.
     ///
     /// # Errors
     /// Something there is not acknowledged.
-    pub fn begins(&mut self, framework: &FrameworkId, record: &[Rc<Update>], after: u64) -> Result<(), String> {
+    pub fn begins(&mut self, framework: &FrameworkId, record: &[Rc<Update>], after: u64, is_marked: bool) -> Result<(), String> {
         match self.seen(framework, record, after) {
-            Err(_) if self.reverted.contains(framework) => {
+            Err(_) if !is_marked => {
                 self.checked.insert(framework.clone(), after);
                 Ok(())
             }

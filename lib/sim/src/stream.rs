@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use meso_core::id::{FrameworkId, TaskId};
+use meso_core::offerer::Place;
 use meso_core::wire::Update;
 
 /// Within this time a status sent again is recognised by its message id, milliseconds.
@@ -75,7 +76,29 @@ impl SimStream {
         if self.mark(framework, place) == Some(last) {
             return place;
         }
-        self.frameworks.get(framework).map_or(0, |kept| kept.marks.partition_point(|mark| mark.at_ms + OVERLAP_MS < last.at_ms))
+        self.since(framework, last.at_ms)
+    }
+
+    /// Where a reader begins that was told by another up to which place all was seen: elsewhere if something else stands there
+    /// by now.
+    pub fn begin(&self, framework: &FrameworkId, after: Place) -> usize {
+        let place = after.seq as usize;
+        if after.recorded_ms == 0 || self.stands(framework, after) { self.resume(framework, place, None) } else { self.since(framework, after.recorded_ms) }
+    }
+
+    /// Whether what was read in a place stands there still.
+    pub fn stands(&self, framework: &FrameworkId, place: Place) -> bool {
+        self.mark(framework, place.seq as usize).map_or(0, |mark| mark.at_ms) == place.recorded_ms
+    }
+
+    /// A place as a reader is told it.
+    pub fn place(&self, framework: &FrameworkId, seq: usize) -> Place {
+        Place { seq: seq as u64, recorded_ms: self.mark(framework, seq).map_or(0, |mark| mark.at_ms) }
+    }
+
+    /// What was recorded a little before this moment, and since.
+    fn since(&self, framework: &FrameworkId, at_ms: u64) -> usize {
+        self.frameworks.get(framework).map_or(0, |kept| kept.marks.partition_point(|mark| mark.at_ms + OVERLAP_MS < at_ms))
     }
 
     /// All that is stored by now.

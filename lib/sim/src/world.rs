@@ -498,12 +498,17 @@ impl World {
         self.callers + 1
     }
 
+    /// Notes who waits for an answer, until that is given up.
+    pub(crate) fn wait(&mut self, waiting: Waiting, give_up_ms: u64) -> Caller {
+        self.callers += 1;
+        self.waiting.insert(self.callers, waiting);
+        self.agenda.enter(self.now_ms + give_up_ms, Item::GiveUp(self.callers));
+        self.callers
+    }
+
     /// Makes a request to the leader and notes who waits for its answer.
     pub(crate) fn ask(&mut self, from: Site, waiting: Waiting, ask: Ask, give_up_ms: u64) {
-        self.callers += 1;
-        let caller = self.callers;
-        self.waiting.insert(caller, waiting);
-        self.agenda.enter(self.now_ms + give_up_ms, Item::GiveUp(caller));
+        let caller = self.wait(waiting, give_up_ms);
         self.send(from, Site::Bus, Msg::Request(caller, ask));
     }
 

@@ -45,7 +45,7 @@ fn joined(jobs: u64, per_offer_max: u32) -> (Launcher, Calls) {
     }
     let subscribe = calls.all.pop().expect("it subscribes").1;
     assert!(matches!(&subscribe, Call::Subscribe(Subscribe { session_no: 3, member: Some(member), demand: None, .. }) if *member == nonce(7)), "{subscribe:?}");
-    calls.answer(&mut launcher, Answer::Subscribed { framework: FrameworkId::fresh(1), epoch: 1, master: MasterId::fresh(1), beat_ms: 5_000, session_ms: 15_000, agents: 1, recovered: false, session_no: 3, seen: 0 });
+    calls.answer(&mut launcher, Answer::Subscribed { framework: FrameworkId::fresh(1), epoch: 1, master: MasterId::fresh(1), beat_ms: 5_000, session_ms: 15_000, agents: 1, recovered: false, session_no: 3, seen: 0, seen_ms: 0 });
     (launcher, calls)
 }
 

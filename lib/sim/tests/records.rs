@@ -1,12 +1,15 @@
 //! The head of a pipeline on a record of statuses that lost its end, or that is another framework's now.
 
+use std::rc::Rc;
+
 use meso_core::id::{AgentId, FrameworkId, MasterId, Nonce, Principal, TaskId};
-use meso_core::offerer::{Config, Effect, Event, Offerer, Shows};
+use meso_core::offerer::{Config, Effect, Event, Offerer, Place, Shows};
 use meso_core::resources::Request;
 use meso_core::task::TaskState;
 use meso_core::wire::ack::AckId;
 use meso_core::wire::call::{Answer, Call, Push};
 use meso_core::wire::{Refusal, RefusalCode, Update, UpdateKind, Wall};
+use meso_sim::stream::SimStream;
 
 const BEAT_MS: u64 = 60_000;
 
@@ -103,7 +106,7 @@ impl Head {
                         }
                         _ => events.push(Event::Answer { no, answer: Some(Answer::Done {}) }),
                     },
-                    Effect::Follow { after } => self.follows.push(after),
+                    Effect::Follow { after } => self.follows.push(after.seq),
                     _ => {}
                 }
             }
@@ -115,12 +118,12 @@ impl Head {
 
     /// The leader takes the registration in.
     fn subscribed(&mut self, framework: FrameworkId, epoch: u64, seen: u64) {
-        let answer = Answer::Subscribed { session_no: 1, seen, framework, epoch, master: MasterId::fresh(1), beat_ms: BEAT_MS, session_ms: 15_000, agents: 1, recovered: false };
+        let answer = Answer::Subscribed { session_no: 1, seen, seen_ms: 0, framework, epoch, master: MasterId::fresh(1), beat_ms: BEAT_MS, session_ms: 15_000, agents: 1, recovered: false };
         self.step(Event::Answer { no: self.subscribes, answer: Some(answer) });
     }
 
     fn reads(&mut self, place: u64, update: Update) {
-        self.step(Event::Status { update: Box::new(update), stream_seq: place });
+        self.step(Event::Status { update: Box::new(update), place: Place { seq: place, recorded_ms: self.now_ms } });
     }
 
     fn acks(&mut self, task: u64, seq: u64) {
@@ -180,4 +183,24 @@ fn another_frameworks_record() {
     assert_eq!(head.follows, [0, 4]);
     head.seen = None;
     assert_eq!(head.seen(), None, "nothing of that record was read");
+}
+
+/// Shows that a session which is told a place where something else stands by now reads what nobody has seen.
+#[test]
+fn a_place_that_was_given_anew() {
+    let mut record = SimStream::default();
+    let store = |record: &mut SimStream, task, at_ms| assert!(record.store(&Rc::new(status(task, 1, TaskState::Running)), at_ms));
+    store(&mut record, 1, 1_000);
+    let kept = record.upto();
+    store(&mut record, 2, 29_000);
+    store(&mut record, 3, 30_000);
+    let seen = record.place(&framework(1), 3);
+    assert_eq!(record.begin(&framework(1), seen), 3);
+    record.revert(kept);
+    for task in 4..=6 {
+        store(&mut record, task, 40_000 + task);
+    }
+    let begins = record.begin(&framework(1), seen);
+    let read: Vec<TaskId> = record.after(&framework(1), begins).iter().map(|update| update.task.clone()).collect();
+    assert_eq!(read, [4, 5, 6].map(TaskId::fresh));
 }

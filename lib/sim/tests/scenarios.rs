@@ -447,7 +447,7 @@ fn launcher() -> Launcher {
 }
 
 fn subscribed() -> Answer {
-    Answer::Subscribed { session_no: 1, seen: 0, framework: FrameworkId::fresh(1), epoch: 1, master: MasterId::fresh(1), beat_ms: 5_000, session_ms: 15_000, agents: 1, recovered: false }
+    Answer::Subscribed { session_no: 1, seen: 0, seen_ms: 0, framework: FrameworkId::fresh(1), epoch: 1, master: MasterId::fresh(1), beat_ms: 5_000, session_ms: 15_000, agents: 1, recovered: false }
 }
 
 /// Shows that a launcher which waits for an answer names no time that has passed, so that its driver does not spin.

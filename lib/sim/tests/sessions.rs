@@ -381,15 +381,15 @@ fn statuses_seen() {
     assert_eq!(leader.call(Call::Ack { acks: vec![ack.clone()] }), Answer::Done {});
     assert!(leader.pushed.contains(&Push::Acked { acks: vec![ack.clone()] }));
     assert_eq!(code(&leader.call_as("q", Call::Ack { acks: vec![ack] })), Some(RefusalCode::NotYours));
-    leader.call(Call::Seen { framework: framework(), session: nonce(50), upto: 41 });
-    leader.call(Call::Seen { framework: framework(), session: nonce(50), upto: 17 });
+    leader.call(Call::Seen { framework: framework(), session: nonce(50), upto: 41, recorded_ms: 410 });
+    leader.call(Call::Seen { framework: framework(), session: nonce(50), upto: 17, recorded_ms: 170 });
     let asked = vec![TaskId::fresh(5)];
     leader.call(Call::Reconcile { framework: framework(), session: nonce(50), tasks: Vec::new(), member: None, asked });
     let told = leader.pushed.iter().find_map(|push| if let Push::Known { update } = push { Some(update.state.word()) } else { None });
     assert_eq!(told, Some("unknown"));
     let mut next = Leader::after(2, leader.registry.clone(), 1);
     let answer = next.call(Call::Subscribe(Subscribe { name, session_no: 1, failover_ms: 60_000, ..subscribe(50) }));
-    assert!(matches!(answer, Answer::Subscribed { seen: 17, recovered: true, .. }), "{answer:?}");
+    assert!(matches!(answer, Answer::Subscribed { seen: 17, seen_ms: 170, recovered: true, .. }), "{answer:?}");
 }
 
 /// Shows that a tail which is the first to find a new leader changes nothing of what the head said of its framework.
@@ -423,9 +423,8 @@ fn a_resumed_name_lapses_in_time() {
     assert!(matches!(next.call(named(80)), Answer::Subscribed { session_no: 4, .. }));
 }
 
-/// Shows that a tail which leaves a new leader at once does not end the tasks of another that has not found that leader yet.
-#[test]
-fn a_leaver_does_not_end_who_is_on_the_way() {
+/// A new leader under which an agent runs what member 8 launched, who is still on the way to it.
+fn awaiting() -> Leader {
     let mut leader = Leader::after(2, BTreeMap::new(), 0);
     // What the one that is on the way launched under an earlier leader: the agent tells it when it registers.
     let mut before = Leader::new(1);
@@ -437,6 +436,30 @@ fn a_leaver_does_not_end_who_is_on_the_way() {
     for (no, max_epoch) in [(1, 1), (2, 2)] {
         leader.step(Event::Hello { caller: 1, hello: Box::new(Hello { tasks: vec![held.clone()], ..hello(1, no, max_epoch) }) });
     }
+    leader
+}
+
+/// Shows that a head which leaves a new leader at once, and has the session wait a moment for others, does not end the tasks
+/// of one that finds that leader later.
+#[test]
+fn a_head_waits_for_who_is_on_the_way() {
+    let mut leader = awaiting();
+    leader.head(16);
+    leader.leave(None, 2_000);
+    leader.wait(3_000);
+    assert!(leader.killed.is_empty());
+    leader.join(8);
+    for _ in 0..4 {
+        leader.wait(5_000);
+        assert_eq!(leader.beat(Some(8), false), Answer::Done {});
+    }
+    assert!(leader.killed.is_empty());
+}
+
+/// Shows that a tail which leaves a new leader at once does not end the tasks of another that has not found that leader yet.
+#[test]
+fn a_leaver_does_not_end_who_is_on_the_way() {
+    let mut leader = awaiting();
     leader.join(7);
     leader.leave(Some(7), 0);
     leader.wait(2_000);

@@ -8,6 +8,8 @@ use meso_sim::{Outcome, Plan, Plant, Tally, World};
 
 /// Seeds of the suite, by thread; a long run is `meso-sim --seeds 0..1000000`.
 const SUITE: [std::ops::Range<u64>; 2] = [0..10_000, 10_000..20_000];
+/// Of so many seeds one is run twice.
+const REPLAY_ONCE_IN: usize = 100;
 /// Seeds without faults.
 const CALM: std::ops::Range<u64> = 0..300;
 /// A planted bug is found within so many seeds.
@@ -66,10 +68,10 @@ fn under_all_faults() {
     assert_eq!(tally.missing(), Vec::<&str>::new(), "never met; all counts:\n{tally}");
 }
 
-/// Shows that a seed is a whole run: it gives the same events, counts and end each time.
+/// Shows that a seed is a whole run: of all of the suite one in a hundred gives the same events, counts and end once more.
 #[test]
 fn a_seed_replays() {
-    for seed in (0..3_000).step_by(100) {
+    for seed in SUITE.into_iter().flatten().step_by(REPLAY_ONCE_IN) {
         let (one, other) = (run(Plan::of(seed), Plant::None), run(Plan::of(seed), Plant::None));
         assert_eq!((one.trace, one.steps, one.tally), (other.trace, other.steps, other.tally), "seed {seed}");
     }
@@ -117,7 +119,7 @@ fn second_defences_hold() {
 /// those that are found.
 #[test]
 fn pairs_are_found() {
-    for (plant, word, pair) in Plant::HELD.iter().chain(Plant::RARE) {
+    for (plant, word, pair) in Plant::HELD {
         assert!(pair.has(*plant) && pair != plant, "{word}");
         assert!(Plant::ALL.iter().any(|(found, _)| found == pair), "{word}");
     }

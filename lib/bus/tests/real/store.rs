@@ -248,6 +248,30 @@ async fn damaged_stores() {
     assert_eq!(store.last_recorded("meso.c1.ev.agent_1.fw_1.task_2").await, Ok(None));
 }
 
+/// A reader that was told by another what was read last goes on behind it, and begins before its moment if something else
+/// stands in its place.
+#[tokio::test]
+async fn told_by_another() {
+    let server = server();
+    let (bus, store) = store(&server).await;
+    for number in 1..=4 {
+        record(&bus, "task_1", number).await;
+    }
+    let mut all = store.events(Start::All, "meso.c1.ev.>").await.expect("a reader");
+    let mut times = Vec::new();
+    while let Item::Event(event) = next(&mut all).await {
+        times.push(event.time_ms);
+    }
+    let behind = async |seq: u64, time_ms| store.events(Start::Behind { seq, time_ms }, "meso.c1.ev.>").await.expect("a reader");
+    assert_eq!(backlog(&mut behind(2, times[1]).await).await, ["3", "4"]);
+    assert_eq!(next(&mut behind(4, times[3]).await).await, Item::CaughtUp);
+    for (seq, time_ms) in [(2, times[1] - 1), (5, times[3])] {
+        let mut reader = behind(seq, time_ms).await;
+        assert_eq!(next(&mut reader).await, Item::Reset);
+        assert_eq!(backlog(&mut reader).await, ["1", "2", "3", "4"]);
+    }
+}
+
 /// A bucket stores over the expected revision only, and tells that apart from everything else.
 #[tokio::test]
 async fn buckets() {

@@ -34,7 +34,7 @@ use crate::duration::DURATION_MS_MAX;
 use crate::id::TaskId;
 use crate::resources::Resources;
 use crate::task::{OnUnreachable, TaskState};
-use crate::wire::agent::{Beat, Command, Order};
+use crate::wire::agent::{Beat, Command, Held, Order};
 use crate::wire::{Launch, PROTOCOL, Refusal, Span, Wall};
 
 pub use event::{Config, Effect, Ending, Event, Usage};
@@ -131,6 +131,7 @@ impl Agent {
     pub fn recover(config: Config, now_ms: u64, records: impl IntoIterator<Item = Record>) -> Self {
         let mut agent = Agent::new(config, now_ms);
         for record in records {
+            agent.remember(now_ms, &record);
             agent.apply(&record);
         }
         // What was not known to be stored is sent again; a status that was stored is dropped by its message id. Not at once:
@@ -152,8 +153,20 @@ impl Agent {
     /// All that has to be remembered: what a log that is begun anew holds.
     pub fn snapshot(&self) -> Vec<Record> {
         let all = Record::Snapshot { max_epoch: self.max_epoch, status_seq: self.status_seq, spawned: self.spawned.clone(), timeout_ms: self.alone.limit_ms() };
-        let held = self.tasks.values().map(|entry| Record::Held { held: Box::new(held(entry)) });
+        let held = self.tasks.values().map(held).chain(self.recent.all().cloned()).map(|held| Record::Held { held: Box::new(held) });
         [self.head(), all].into_iter().chain(held).collect()
+    }
+
+    /// What a record tells of tasks that were settled under the process before; how long ago, nobody knows.
+    fn remember(&mut self, now_ms: u64, record: &Record) {
+        let settled = match record {
+            Record::Settled { task } => self.tasks.get(task).map(|entry| Held { settled: true, ..held(entry) }),
+            Record::Held { held } if held.settled => Some((**held).clone()),
+            _ => None,
+        };
+        if let Some(held) = settled {
+            self.recent.settled(now_ms, held);
+        }
     }
 
     /// The tasks whose containers are to be looked for after a start.
@@ -287,6 +300,7 @@ impl Agent {
                 self.alone.set_limit(*timeout_ms);
                 self.ended_unsettled = 0;
             }
+            Record::Held { held } if held.settled => {}
             Record::Held { held } => {
                 let mut entry = Entry::new(&held.launch, &self.config);
                 entry.update = held.update.clone();

@@ -2,8 +2,7 @@
 //!
 //! A status that the bus has stored and the leader has seen is settled, and the agent forgets it. If then both are lost,
 //! the next leader is asked by whoever launched the task and has nobody to ask but its agent: one that knew nothing would
-//! make it say that the task never ran, and it would be launched again. Not on the disk: an agent that restarts as well
-//! has lost it, which takes three losses in one short while.
+//! make it say that the task never ran, and it would be launched again. An agent that restarts finds them in its log.
 
 use std::collections::VecDeque;
 
@@ -32,6 +31,11 @@ impl Recent {
         self.0.push_back((now_ms, held));
     }
 
+    /// All that were not forgotten yet.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Held> {
+        self.0.iter().map(|(_, held)| held)
+    }
+
     /// The tasks that are remembered now.
     pub(super) fn tasks(&mut self, now_ms: u64) -> impl Iterator<Item = &TaskId> {
         while self.0.front().is_some_and(|(since_ms, _)| since_ms.saturating_add(RECENT_MS) <= now_ms) {
@@ -41,7 +45,7 @@ impl Recent {
     }
 
     pub(super) fn get(&self, task: &TaskId) -> Option<&Held> {
-        self.0.iter().map(|(_, held)| held).find(|held| held.launch.task == *task)
+        self.all().find(|held| held.launch.task == *task)
     }
 }
 
@@ -84,6 +88,15 @@ mod tests {
         assert_eq!(told(&agent.led(2)), [(TaskId::fresh(1), TaskState::Failed)]);
         agent.now_ms += RECENT_MS;
         assert_eq!(told(&agent.led(3)), []);
+    }
+
+    /// Shows that an agent which restarts tells it as well, also where its log was rewritten, and takes no such task for its own.
+    #[test]
+    fn an_agent_that_restarts() {
+        for mut agent in [settled(1).restarted(), settled(1).rewritten(), settled(1).rewritten().rewritten()] {
+            assert_eq!(told(&agent.wait(10_000)), [(TaskId::fresh(1), TaskState::Failed)]);
+            assert_eq!(agent.agent.unsettled().count(), 0);
+        }
     }
 
     /// Shows that only the latest are remembered.

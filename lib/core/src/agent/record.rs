@@ -69,7 +69,7 @@ pub enum Record {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         timeout_ms: Option<u64>,
     },
-    /// After a snapshot: a task that is not settled.
+    /// After a snapshot: a task that is not settled, or was a short while ago.
     Held {
         /// The task.
         held: Box<Held>,

@@ -8,6 +8,7 @@ use crate::id::{FrameworkId, Name, OfferId, Principal, TaskId};
 use crate::master::hunger::Hunger;
 use crate::master::sessions::Session;
 use crate::master::{Caller, Effect, FrameworkDoc, Lead, OFFERS_PER_FRAMEWORK_MAX};
+use crate::offerer::Place;
 use crate::role::Role;
 use crate::task::OnUnreachable;
 use crate::wire::ack::AckId;
@@ -34,7 +35,7 @@ pub struct Framework {
     /// How many sessions it has had.
     pub(super) session_no: u64,
     /// Up to where in the event stream its sessions saw its statuses.
-    pub(super) seen: u64,
+    pub(super) seen: Place,
     pub(super) failover_ms: u64,
     /// What becomes of its tasks that say nothing of it when no leader reaches their agent.
     pub(super) on_unreachable: Option<OnUnreachable>,
@@ -62,7 +63,7 @@ impl Framework {
             tasks: BTreeSet::new(),
             session: None,
             session_no: 0,
-            seen: 0,
+            seen: Place::default(),
             suppressed: false,
             failover_ms,
             on_unreachable: None,
@@ -81,7 +82,7 @@ impl Framework {
     pub(super) fn recovered(doc: &FrameworkDoc, now_ms: u64) -> Self {
         let failover_ms = doc.failover_ms.min(DURATION_MS_MAX);
         let framework = Framework::new(Some(doc.name.clone()), doc.principal.clone(), doc.role.clone(), failover_ms, now_ms);
-        Framework { session_no: counted(doc.session_no), seen: counted(doc.seen), ..framework }
+        Framework { session_no: counted(doc.session_no), seen: Place { seq: counted(doc.seen), recorded_ms: counted(doc.seen_ms) }, ..framework }
     }
 
     /// A framework known only by a task that an agent reports.
@@ -128,7 +129,10 @@ impl Lead {
             Call::Return { offers, refuse_ms } => self.return_call(principal, &offers, refuse_ms),
             Call::Suppress { framework, on } => self.suppress(principal, &framework, on),
             Call::Ack { acks } => self.ack(principal, acks),
-            Call::Seen { framework, session, upto } => self.in_session(principal, &framework, &session, None, |lead| lead.set_seen(&framework, upto)),
+            Call::Seen { framework, session, upto, recorded_ms } => {
+                let upto = Place { seq: upto, recorded_ms };
+                self.in_session(principal, &framework, &session, None, |lead| lead.set_seen(&framework, upto))
+            }
             Call::Kill { tasks, grace_ms } => self.kill_call(principal, &tasks, grace_ms),
             Call::Look { offer } => self.look(principal, &offer),
             Call::Beat { framework, session, member, sated } => self.in_session(principal, &framework, &session, member.as_ref(), |lead| {
@@ -250,7 +254,7 @@ impl Lead {
 
     /// Notes up to where the framework's statuses were seen, which is further back where the record lost its end. A durable
     /// name keeps it.
-    fn set_seen(&mut self, framework: &FrameworkId, upto: u64) -> Answer {
+    fn set_seen(&mut self, framework: &FrameworkId, upto: Place) -> Answer {
         let Some(entry) = self.frameworks.get_mut(framework) else { return Answer::Done {} };
         if upto != entry.seen {
             entry.seen = upto;

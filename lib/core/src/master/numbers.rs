@@ -62,7 +62,7 @@ fn messages(cluster: &Cluster, task: &TaskId) -> Vec<Event> {
         Call::Accept(Accept { framework: framework.clone(), session: session.clone(), epoch: EPOCH, offers: offers[..1].to_vec(), agent: agent(2), tasks, refuse_ms: 5_000, member: None }),
         Call::Decline { framework: framework.clone(), session: session.clone(), offers: offers.clone(), refuse_ms: 5_000, member: None, implicit: false },
         Call::Return { offers, refuse_ms: 5_000 },
-        Call::Seen { framework: framework.clone(), session: session.clone(), upto: 7 },
+        Call::Seen { framework: framework.clone(), session: session.clone(), upto: 7, recorded_ms: 7 },
         Call::Kill { tasks: vec![task.clone()], grace_ms: Some(5_000) },
         Call::Leave { framework: framework.clone(), session: session.clone(), member: None, hold_ms: 5_000 },
         Call::Reconcile { framework: framework.clone(), session, tasks: vec![claim], member: None, asked: Vec::new() },

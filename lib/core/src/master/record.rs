@@ -1,6 +1,7 @@
 //! The record of events, where it has to be made anew: what the leader still knows is told again.
 
 use crate::master::{Effect, Lead};
+use crate::offerer::Place;
 
 impl Lead {
     /// The record is empty. Those who look up an end there find the ones that this leader remembers, [`ENDED_MAX`] at most;
@@ -14,7 +15,7 @@ impl Lead {
         self.tell("record_renewed", self.config.master.to_string(), message);
         self.out.extend(again);
         for framework in self.frameworks.values_mut() {
-            framework.seen = 0;
+            framework.seen = Place::default();
         }
         self.register_frameworks();
     }

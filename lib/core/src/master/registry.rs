@@ -81,6 +81,9 @@ pub struct FrameworkDoc {
     /// Up to where in the event stream its statuses were seen.
     #[serde(default)]
     pub seen: u64,
+    /// When what stood there was recorded, milliseconds since 1970: the stream may lose its end and give the place anew.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub seen_ms: u64,
 }
 
 /// Which document an agent is in: FNV-1a over its id, so that every master agrees.
@@ -164,7 +167,7 @@ impl Lead {
             .iter()
             .filter_map(|(id, entry)| {
                 let name = entry.name.clone()?;
-                Some(FrameworkDoc { framework: id.clone(), name, principal: entry.principal.clone(), role: entry.role.clone(), failover_ms: entry.failover_ms, session_no: entry.session_no, seen: entry.seen })
+                Some(FrameworkDoc { framework: id.clone(), name, principal: entry.principal.clone(), role: entry.role.clone(), failover_ms: entry.failover_ms, session_no: entry.session_no, seen: entry.seen.seq, seen_ms: entry.seen.recorded_ms })
             })
             .collect();
         let doc = serde_json::to_string(&docs).expect("a list of plain texts and numbers is JSON");

@@ -185,7 +185,8 @@ impl Lead {
             agents: u32::try_from(agents).unwrap_or(u32::MAX),
             recovered,
             session_no: no,
-            seen,
+            seen: seen.seq,
+            seen_ms: seen.recorded_ms,
         }
     }
 
@@ -254,16 +255,18 @@ impl Lead {
 
     /// A member says that it is done. The head may have the session wait for others to join.
     pub(super) fn leave(&mut self, framework: &FrameworkId, member: &Nonce, hold_ms: u64) {
-        let at_ms = self.now_ms + hold_ms.min(HOLD_MS_MAX);
-        if hold_ms == 0 && self.is_awaited(framework) {
+        let is_awaited = self.is_awaited(framework);
+        if hold_ms == 0 && is_awaited {
             return self.leave_later(framework, member);
         }
+        let found_ms = if is_awaited { self.since_ms + self.config.session_timeout_ms } else { 0 };
+        let at_ms = found_ms.max(self.now_ms + hold_ms.min(HOLD_MS_MAX));
         let session = self.frameworks.get_mut(framework).and_then(|entry| entry.session.as_mut());
         if let Some(session) = session.filter(|session| hold_ms > 0 && session.nonce == *member) {
             session.members.insert(member.clone(), Member { until_ms: at_ms, sated: false, guest: false, has_left: false });
             self.stop_offering(framework);
             // What is armed may be for a later time.
-            return self.timer(hold_ms.min(HOLD_MS_MAX), Timer::Session(framework.clone()));
+            return self.timer(at_ms - self.now_ms, Timer::Session(framework.clone()));
         }
         self.member_gone(framework, member, "done");
     }

@@ -1,6 +1,7 @@
 //! What reaches the machine, and what it asks of the outside.
 
 use crate::id::{FrameworkId, TaskId};
+use crate::offerer::statuses::Place;
 use crate::wire::call::{Answer, Call, Push};
 use crate::wire::{Refusal, Update};
 
@@ -31,12 +32,12 @@ pub enum Event {
         /// The status.
         update: Box<Update>,
         /// Its place in the record.
-        stream_seq: u64,
+        place: Place,
     },
     /// Something else of the record.
     Passed {
         /// Its place in the record.
-        stream_seq: u64,
+        place: Place,
     },
     /// The line that was given out is wanted by nobody: an offer goes back at once.
     Unwanted,
@@ -94,8 +95,9 @@ pub enum Effect {
     Framework(FrameworkId),
     /// Read the framework's statuses in the record, behind this place.
     Follow {
-        /// Where earlier sessions ended.
-        after: u64,
+        /// Where earlier sessions ended. If something else stands there now, the record lost its end and gave its places anew:
+        /// then from before the moment of this place.
+        after: Place,
     },
     /// Ask which tasks of the framework live; they come as `Snapshot`.
     Snapshot,

@@ -1,7 +1,7 @@
 //! The session: what is said to the leader, what it answers, and what it sends by itself.
 
 use crate::id::OfferId;
-use crate::offerer::{AGAIN_MS, AGAIN_MS_MAX, Asked, DEMAND_AGAIN_MS, Effect, End, Offerer, STANDBY_MS};
+use crate::offerer::{AGAIN_MS, AGAIN_MS_MAX, Asked, DEMAND_AGAIN_MS, Effect, End, Offerer, Place, STANDBY_MS};
 use crate::wire::call::{Answer, Call, Demand, Push, Subscribe};
 use crate::wire::line::{FailureLine, HeartbeatLine, HelloLine, INVERSE_TASKS_MAX, InverseLine, Line, SessionName, SyncedLine, TaskLine, UpdateLine};
 use crate::wire::number::counted;
@@ -38,7 +38,7 @@ impl Offerer {
             return self.finish(out);
         }
         let seen = self.statuses.seen();
-        if seen > self.seen_told {
+        if seen != self.seen_told {
             self.tell_seen(seen, out);
         }
         if hold_ms > 0 {
@@ -58,10 +58,10 @@ impl Offerer {
         self.finish(out);
     }
 
-    pub(super) fn tell_seen(&mut self, upto: u64, out: &mut Vec<Effect>) {
+    pub(super) fn tell_seen(&mut self, upto: Place, out: &mut Vec<Effect>) {
         self.seeing = true;
         self.seen_told = upto;
-        let call = Call::Seen { framework: self.framework.clone(), session: self.config.session.clone(), upto };
+        let call = Call::Seen { framework: self.framework.clone(), session: self.config.session.clone(), upto: upto.seq, recorded_ms: upto.recorded_ms };
         self.call(Asked::Seen, call, out);
     }
 
@@ -175,7 +175,7 @@ impl Offerer {
             Asked::Seen => {
                 self.seeing = false;
                 if !is_done {
-                    self.seen_told = 0;
+                    self.seen_told = Place::default();
                 }
             }
             Asked::Subscribe | Asked::Decline | Asked::Leave => {}
@@ -196,7 +196,7 @@ impl Offerer {
     fn on_subscribed(&mut self, now_ms: u64, answer: Option<Answer>, out: &mut Vec<Effect>) {
         self.subscribing = false;
         match answer {
-            Some(Answer::Subscribed { framework, epoch, beat_ms, agents, recovered, session_no, seen, .. }) => {
+            Some(Answer::Subscribed { framework, epoch, beat_ms, agents, recovered, session_no, seen, seen_ms, .. }) => {
                 let is_first = self.session_no == 0;
                 if epoch != self.epoch {
                     self.forget_offers();
@@ -226,7 +226,7 @@ impl Offerer {
                 }
                 if self.config.shows.updates && !self.following {
                     self.following = true;
-                    let seen = counted(seen);
+                    let seen = Place { seq: counted(seen), recorded_ms: counted(seen_ms) };
                     self.seen_told = seen;
                     self.statuses.passed(seen);
                     out.push(Effect::Follow { after: seen });

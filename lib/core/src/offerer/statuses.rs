@@ -16,6 +16,15 @@ pub const UPDATES_MAX: usize = 10_000;
 /// How many ended tasks are remembered, so that what comes twice is noticed.
 pub const ENDED_MAX: usize = 4_096;
 
+/// A place in the record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Its number; 0 before the first.
+    pub seq: u64,
+    /// When what stands there was recorded, milliseconds since 1970: a record that lost its end gives the number to another.
+    pub recorded_ms: u64,
+}
+
 /// A status that nobody has acknowledged.
 #[derive(Clone, Debug)]
 struct Pending {
@@ -57,9 +66,11 @@ pub struct Statuses {
     arrivals: u64,
     /// Tasks with more than one of them.
     wordy: BTreeSet<TaskId>,
-    /// Places in the record that are not acknowledged.
-    open: BTreeSet<u64>,
-    heard: u64,
+    /// Places in the record that are not acknowledged, each with the one before it.
+    open: BTreeMap<u64, Place>,
+    heard: Place,
+    /// The place before that.
+    before: Place,
     ended: VecDeque<TaskId>,
     dropped: u64,
 }
@@ -76,8 +87,9 @@ impl Statuses {
             arrived: BTreeMap::new(),
             arrivals: 0,
             wordy: BTreeSet::new(),
-            open: BTreeSet::new(),
-            heard: 0,
+            open: BTreeMap::new(),
+            heard: Place::default(),
+            before: Place::default(),
             ended: VecDeque::new(),
             dropped: 0,
         }
@@ -98,7 +110,7 @@ impl Statuses {
             // Its place may be another than before, where the record lost its end.
             if let Some(pending) = known.pending.iter_mut().find(|pending| stream_seq > 0 && pending.stream_seq == 0 && pending.update.seq == update.seq) {
                 pending.stream_seq = stream_seq;
-                self.open.insert(stream_seq);
+                self.open.insert(stream_seq, self.before);
             }
             return;
         }
@@ -111,7 +123,7 @@ impl Statuses {
             self.wordy.insert(task.clone());
         }
         if stream_seq > 0 {
-            self.open.insert(stream_seq);
+            self.open.insert(stream_seq, self.before);
         }
         self.arrived.insert(self.arrivals, task);
         self.arrivals += 1;
@@ -195,26 +207,30 @@ impl Statuses {
         self.again.first().map(|(due_ms, _)| *due_ms)
     }
 
-    /// Up to where in the record all statuses are acknowledged; 0 before the first.
-    pub fn seen(&self) -> u64 {
-        self.open.first().map_or(self.heard, |first| first - 1)
+    /// Up to where in the record all statuses are acknowledged; before the first if none is.
+    pub fn seen(&self) -> Place {
+        self.open.first_key_value().map_or(self.heard, |(_, before)| *before)
     }
 
     /// The record is read up to here. Where it goes back it has lost its end, and gives the places from this one on anew.
-    pub fn passed(&mut self, stream_seq: u64) {
-        if stream_seq == 0 {
+    pub fn passed(&mut self, place: Place) {
+        if place.seq == 0 {
             return;
         }
-        if stream_seq <= self.heard {
-            self.forget_places(stream_seq);
+        self.before = self.heard;
+        if place.seq <= self.heard.seq {
+            self.forget_places(place.seq);
+            // What stands before it is not known. Whoever looks there for something of this moment does not find it, and
+            // begins a little before the moment.
+            self.before = Place { seq: place.seq - 1, ..place };
         }
-        self.heard = stream_seq;
+        self.heard = place;
     }
 
     /// What is read from here on is another framework's record: no place that is known means anything there.
     pub fn reads_another(&mut self) {
         self.forget_places(1);
-        self.heard = 0;
+        (self.heard, self.before) = (Place::default(), Place::default());
     }
 
     fn forget_places(&mut self, from: u64) {

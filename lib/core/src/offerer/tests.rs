@@ -22,6 +22,11 @@ struct Rig {
 
 const LINE_BYTES: u64 = 400;
 
+/// A place in the record, and what was recorded there.
+fn at(seq: u64) -> Place {
+    Place { seq, recorded_ms: 10 * seq }
+}
+
 fn config() -> Config {
     Config {
         framework: FrameworkId::parse("fw_1").expect("an id"),
@@ -161,6 +166,7 @@ impl Rig {
             recovered,
             session_no: 1,
             seen: 7,
+            seen_ms: 70,
         };
         let no = self.subscribe_no();
         self.step(Event::Answer { no, answer: Some(answer) });
@@ -237,7 +243,7 @@ fn offers_become_lines() {
     assert!(matches!(&lines[..2], [Line::Hello(hello), Line::Synced(_)] if !hello.recovered), "{lines:?}");
     assert_eq!(ids(&lines), ["offer_1", "offer_2"]);
     assert!(matches!(&lines[3], Line::Offer(line) if line.seq == 2 && line.expires_ms == 1_030_000 && line.ts_ms == 1_000_000), "{lines:?}");
-    assert_eq!(rig.effects, [Effect::Registered { agents: 1 }, Effect::Snapshot, Effect::Follow { after: 7 }]);
+    assert_eq!(rig.effects, [Effect::Registered { agents: 1 }, Effect::Snapshot, Effect::Follow { after: at(7) }]);
 }
 
 /// Shows that when a line is used, untouched lines before it are given back and later ones are not, and that order can be turned off.
@@ -302,7 +308,7 @@ fn chatter_does_not_hold_offers() {
     rig.calls.clear();
     for seq in 1..8 {
         rig.pass(300);
-        rig.step(Event::Status { update: Box::new(update("t1", seq, TaskState::Running)), stream_seq: 10 + seq });
+        rig.step(Event::Status { update: Box::new(update("t1", seq, TaskState::Running)), place: at(10 + seq) });
         rig.take_lines(Some(0));
     }
     rig.pass(100);
@@ -427,7 +433,7 @@ fn a_leader_that_is_heard_of() {
 fn statuses_are_told_once() {
     let mut rig = Rig::begun(config());
     for (task, seq, state, stream_seq) in [("t1", 1, TaskState::Starting, 8), ("t1", 2, TaskState::Running, 9), ("t2", 1, TaskState::Starting, 10), ("t1", 2, TaskState::Running, 11)] {
-        rig.step(Event::Status { update: Box::new(update(task, seq, state)), stream_seq });
+        rig.step(Event::Status { update: Box::new(update(task, seq, state)), place: at(stream_seq) });
     }
     assert_eq!(states(&rig.take_lines(None)), [("t1".to_owned(), 1, false), ("t2".to_owned(), 1, false)]);
     rig.pass(20_000);
@@ -446,7 +452,7 @@ fn statuses_are_told_once() {
 fn statuses_apart() {
     let mut rig = Rig::begun(Config { statuses_apart: true, ..config() });
     for (seq, state) in [(1, TaskState::Running), (2, TaskState::Failed)] {
-        rig.step(Event::Status { update: Box::new(update("t1", seq, state)), stream_seq: 8 + seq });
+        rig.step(Event::Status { update: Box::new(update("t1", seq, state)), place: at(8 + seq) });
     }
     assert_eq!(rig.take_lines(None), []);
     for expected in [1, 2] {
@@ -461,8 +467,8 @@ fn statuses_apart() {
 #[test]
 fn statuses_are_told_again() {
     let mut rig = Rig::begun(Config { manual_acks: true, ..config() });
-    rig.step(Event::Status { update: Box::new(update("t1", 1, TaskState::Starting)), stream_seq: 8 });
-    rig.step(Event::Status { update: Box::new(update("t1", 2, TaskState::Running)), stream_seq: 9 });
+    rig.step(Event::Status { update: Box::new(update("t1", 1, TaskState::Starting)), place: at(8) });
+    rig.step(Event::Status { update: Box::new(update("t1", 2, TaskState::Running)), place: at(9) });
     assert_eq!(states(&rig.take_lines(Some(0))), [("t1".to_owned(), 1, false)]);
     rig.pass(9_000);
     assert_eq!(states(&rig.take_lines(Some(0))), []);
@@ -500,8 +506,8 @@ fn an_offer_that_comes_twice() {
 fn kept_statuses_have_a_bound() {
     let mut rig = Rig::begun(Config { manual_acks: true, ..config() });
     for number in 0..UPDATES_MAX as u64 {
-        rig.step(Event::Status { update: Box::new(update(&format!("t{number}"), 1, TaskState::Running)), stream_seq: 10 + 2 * number });
-        rig.step(Event::Status { update: Box::new(update(&format!("t{number}"), 2, TaskState::Failed)), stream_seq: 11 + 2 * number });
+        rig.step(Event::Status { update: Box::new(update(&format!("t{number}"), 1, TaskState::Running)), place: at(10 + 2 * number) });
+        rig.step(Event::Status { update: Box::new(update(&format!("t{number}"), 2, TaskState::Failed)), place: at(11 + 2 * number) });
     }
     assert_eq!(rig.machine.dropped_statuses(), UPDATES_MAX as u64);
     let lines = states(&rig.take_lines(Some(0)));
@@ -627,8 +633,8 @@ fn suppressed_and_revived() {
 fn another_reader() {
     let mut rig = Rig::begun(Config { manual_acks: true, ..config() });
     rig.offer([1, 2]);
-    rig.step(Event::Status { update: Box::new(update("t1", 1, TaskState::Running)), stream_seq: 8 });
-    rig.step(Event::Status { update: Box::new(update("t1", 2, TaskState::Failed)), stream_seq: 9 });
+    rig.step(Event::Status { update: Box::new(update("t1", 1, TaskState::Running)), place: at(8) });
+    rig.step(Event::Status { update: Box::new(update("t1", 2, TaskState::Failed)), place: at(9) });
     assert_eq!(states(&rig.take_lines(Some(0))), [("t1".to_owned(), 1, false)]);
     rig.effects.clear();
     rig.step(Event::NewReader);

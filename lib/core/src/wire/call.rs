@@ -130,6 +130,9 @@ pub enum Call {
         session: Nonce,
         /// A sequence number of the event stream.
         upto: u64,
+        /// When what stands there was recorded, milliseconds since 1970; 0 from a head of the release before.
+        #[serde(default)]
+        recorded_ms: u64,
     },
     /// Ends tasks.
     #[serde(rename = "kill/1")]
@@ -199,7 +202,7 @@ impl Call {
     pub fn fault(&self) -> Option<String> {
         match self {
             Call::Subscribe(call) => uncounted("session_no", call.session_no).or_else(|| too_long("failover_ms", call.failover_ms)),
-            Call::Seen { upto, .. } => uncounted("upto", *upto),
+            Call::Seen { upto, recorded_ms, .. } => uncounted("upto", *upto).or_else(|| uncounted("recorded_ms", *recorded_ms)),
             Call::Kill { grace_ms, .. } => too_long("grace_ms", grace_ms.unwrap_or(0)),
             _ => None,
         }
@@ -307,6 +310,9 @@ pub enum Answer {
         /// Up to where in the event stream earlier sessions saw their statuses.
         #[serde(default)]
         seen: u64,
+        /// When what stood there was recorded, milliseconds since 1970; 0 if that is not known.
+        #[serde(default)]
+        seen_ms: u64,
     },
     /// To `accept/1`: all tasks are on their way.
     #[serde(rename = "accepted/1")]
