@@ -80,7 +80,7 @@ fn wrong_use() {
         ("meso-ps", &["task"], 2, "invalid value 'task'"),
         ("meso-ps", &["--sate", "failed"], 2, "unexpected argument '--sate'"),
         ("meso-ps", &["--state", "FAILED"], 2, "\"FAILED\" is no state of tasks"),
-        ("meso-ps", &["--state", "unknown"], 2, "\"unknown\" is no state of tasks"),
+        ("meso-ps", &["--state", "lost"], 2, "\"lost\" is no state of tasks"),
         ("meso-ps", &["--state", "\u{1b}[2J"], 2, "\"\\u{1b}[2J\" is no state"),
         ("meso-ps", &["agents", "--state", "running"], 2, "\"running\" is no state of agents"),
         ("meso-ps", &["offers", "--state", "active"], 2, "offers have no state"),

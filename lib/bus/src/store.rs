@@ -60,6 +60,8 @@ struct State {
     keys: usize,
     /// The revision of the latest value.
     last: u64,
+    /// How many servers have it. What cannot be read of the only one is lost, and the rest is all that there is.
+    copies: u64,
 }
 
 /// The value under a key and the revision it was stored as
@@ -286,14 +288,15 @@ impl Bucket {
                         all.insert(key.to_owned(), (event.payload, event.seq));
                     }
                 }
-                Item::CaughtUp if keys.len() < state.keys || last < state.last => {
+                Item::CaughtUp if state.copies > 1 && (keys.len() < state.keys || last < state.last) => {
                     // A copy that is behind, or still being filled, was read: it believes to be whole.
                     tokio::time::sleep(Duration::from_millis(COPY_LOOK_MS)).await;
                     return Ok(None);
                 }
                 Item::CaughtUp => return Ok(Some(all)),
                 Item::Reset => return Ok(None),
-                // A part of it is never taken for the whole.
+                Item::Unreadable if state.copies <= 1 => {}
+                // Another server has what this one cannot read: a part of it is never taken for the whole.
                 Item::Unreadable => return Err(unreadable(format!("read bucket {}", self.name))),
             }
         }
@@ -304,7 +307,8 @@ impl Bucket {
         match call(&self.bus, &format!("STREAM.INFO.{}", self.stream()), &json!({})).await? {
             Ok(info) => {
                 let number = |name: &str| info.pointer(&format!("/state/{name}")).and_then(Value::as_u64).unwrap_or(0);
-                Ok(State { keys: usize::try_from(number("num_subjects")).unwrap_or(usize::MAX), last: number("last_seq") })
+                let copies = info.pointer("/config/num_replicas").and_then(Value::as_u64).unwrap_or(1);
+                Ok(State { keys: usize::try_from(number("num_subjects")).unwrap_or(usize::MAX), last: number("last_seq"), copies })
             }
             Err(error) => Err(error.into_error(&self.bus, &format!("read bucket {}", self.name))),
         }

@@ -190,6 +190,8 @@ impl Plan {
         };
         // Tasks are short, and are to be there still when their agent is out of reach for too long.
         let (agent_beat_ms, agent_timeout_ms) = if unkept { (2_000, [7_000, 12_000, 20_000][between(0, 2) as usize]) } else { (plan.agent_beat_ms, plan.agent_timeout_ms) };
+        // Between the release before and this one nobody remembers ends that are settled: with the record they are lost.
+        let older = if plan.faults.store_loss || store_revert { Older { masters: 0, agents: 0, ..older } } else { older };
         // With the store the word of an operator is lost as well.
         let gone = gone && !plan.faults.store_loss && !store_revert;
         let faults = Faults { pipe_kill, gone, disk, supervisor, store_revert, ..plan.faults.clone() };

@@ -13,7 +13,7 @@ const REPLAY_ONCE_IN: usize = 100;
 /// Seeds without faults.
 const CALM: std::ops::Range<u64> = 0..300;
 /// A planted bug is found within so many seeds.
-const PLANT_SEEDS_MAX: u64 = 2_000;
+const PLANT_SEEDS_MAX: u64 = 4_000;
 /// A bug that a second defence holds is tried with so many seeds.
 const HELD_SEEDS: u64 = 300;
 

@@ -138,6 +138,8 @@ impl Agent {
         // this may be a copy of the work directory of an agent that runs on, which the leader finds out.
         let quiet_until_ms = now_ms.saturating_add(QUIET_MS);
         agent.quiet_until_ms = Some(quiet_until_ms);
+        // The process before may have died before it had told the leader all.
+        agent.is_new_epoch = true;
         let unstored: Vec<TaskId> = agent.tasks.iter().filter(|(_, entry)| !entry.unstored.is_empty()).map(|(id, _)| id.clone()).collect();
         agent.timers = unstored.into_iter().map(|id| (quiet_until_ms, id)).collect();
         // The process before may have died between writing a kill down and passing it on.
