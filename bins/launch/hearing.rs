@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use meso_bus::{Bus, BusError, Store, Subscription};
+use meso_bus::{Bus, Subscription};
+use meso_cli::client::recorded_end;
 use meso_core::id::TaskId;
 use meso_core::launcher::Event;
 use meso_core::wire::Update;
@@ -115,13 +116,4 @@ impl Ear {
     async fn say(&self, event: Event) -> bool {
         self.to.send(Happened::Machine(event)).await.is_ok()
     }
-}
-
-/// The end of the task by the word of its agent.
-async fn recorded_end(bus: &Bus, update: &Update) -> Result<Option<Update>, BusError> {
-    let Some(agent) = &update.agent else { return Ok(None) };
-    let subject = bus.subjects().status(agent, &update.framework, &update.task);
-    let last = Store::new(bus).last_event(&subject).await?;
-    let said = last.and_then(|event| serde_json::from_slice::<Update>(&event.payload).ok());
-    Ok(said.filter(|said| said.agent.as_ref() == Some(agent) && said.is_final))
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use meso_bus::{Bus, BusError, BusEvent, Store};
+use meso_cli::client::recorded_end;
 use meso_cli::complain;
 use meso_core::id::{MasterId, Principal};
 use meso_core::master::{Event, Happening};
@@ -24,7 +25,7 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// Says of tasks that no agent knows any more how they ended. Two ends are never told: the one that is recorded stands.
 pub async fn settle(bus: Bus, tasks: Vec<(Principal, Update)>) {
     for (principal, update) in tasks {
-        let (subject, payload) = match recorded_end(&bus, &update).await {
+        let (subject, payload) = match end_of(&bus, &update).await {
             Ok(Some(end)) => (bus.subjects().push(&principal, &update.framework), json(&Push::Known { update: Box::new(end) })),
             Ok(None) => (bus.subjects().master_status(&update.framework, &update.task), json(&update)),
             Err(error) => {
@@ -38,19 +39,15 @@ pub async fn settle(bus: Bus, tasks: Vec<(Principal, Update)>) {
     }
 }
 
-/// The end that the agent of a task told of it.
-async fn recorded_end(bus: &Bus, update: &Update) -> Result<Option<Update>, BusError> {
-    let Some(agent) = &update.agent else { return Ok(None) };
-    let (store, subject) = (Store::new(bus), bus.subjects().status(agent, &update.framework, &update.task));
+/// The end that is recorded; asked for more than once.
+async fn end_of(bus: &Bus, update: &Update) -> Result<Option<Update>, BusError> {
     let mut asks = 1;
-    let last = loop {
-        match store.last_recorded(&subject).await {
+    loop {
+        match recorded_end(bus, update).await {
             Err(_) if asks < ASKS_MAX => asks += 1,
-            last => break last?,
+            end => return end,
         }
-    };
-    let said = last.and_then(|payload| serde_json::from_slice::<Update>(&payload).ok());
-    Ok(said.filter(|said| said.is_final && said.task == update.task && said.agent.as_ref() == Some(agent)))
+    }
 }
 
 /// Looks whether what is recorded can be read again, for as long as the term lasts. A server may lose that to a damaged

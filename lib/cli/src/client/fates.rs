@@ -1,6 +1,7 @@
 //! What is known of tasks, by leader and record together: the one rule for those that nobody knows any more
 use crate::Failure;
 use crate::client::{Leader, is_later, recorded_tasks};
+use meso_bus::{Bus, BusError, Store};
 use meso_core::id::{AgentId, TaskId};
 use meso_core::task::TaskState;
 use meso_core::wire::Update;
@@ -42,6 +43,18 @@ fn may_live(update: &Update, agents: &BTreeMap<AgentId, String>) -> bool {
 fn unknown(update: Update) -> Update {
     let message = "neither the master nor an agent knows what became of it".to_owned();
     Update { state: TaskState::Unknown, reason: Some("not_known".to_owned()), message: Some(message), ..update }
+}
+
+/// The end of a task as its own agent told it and the record has it; none if it has none.
+///
+/// # Errors
+/// Those of the bus; whether there is one is not known then.
+pub async fn recorded_end(bus: &Bus, update: &Update) -> Result<Option<Update>, BusError> {
+    let Some(agent) = &update.agent else { return Ok(None) };
+    let subject = bus.subjects().status(agent, &update.framework, &update.task);
+    let last = Store::new(bus).last_recorded(&subject).await?;
+    let said = last.and_then(|payload| serde_json::from_slice::<Update>(&payload).ok());
+    Ok(said.filter(|said| said.is_final && said.task == update.task && said.agent.as_ref() == Some(agent)))
 }
 
 #[cfg(test)]

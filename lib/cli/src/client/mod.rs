@@ -25,7 +25,7 @@ mod watch;
 
 pub use absence::{Absence, patience};
 pub use explain::{explanation_text, standing_text, task_standing};
-pub use fates::known_tasks;
+pub use fates::{known_tasks, recorded_end};
 pub use find::{Found, find_tasks, is_later, read_status, recorded_tasks};
 pub use follow::Follower;
 pub use leader::{LISTING_MS, Leader, PATIENCE_MS};
