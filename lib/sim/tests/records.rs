@@ -8,7 +8,7 @@ use meso_core::resources::Request;
 use meso_core::task::TaskState;
 use meso_core::wire::ack::AckId;
 use meso_core::wire::call::{Answer, Call, Push};
-use meso_core::wire::{Refusal, RefusalCode, Update, UpdateKind, Wall};
+use meso_core::wire::{Refusal, RefusalCode, Update, Wall};
 use meso_sim::stream::SimStream;
 
 const BEAT_MS: u64 = 60_000;
@@ -20,32 +20,12 @@ fn framework(number: u64) -> FrameworkId {
 /// A status as an agent says it.
 fn status(task: u64, seq: u64, state: TaskState) -> Update {
     Update {
-        meso: UpdateKind::V1,
-        task: TaskId::fresh(task),
-        name: None,
-        framework: framework(1),
-        principal: Principal::parse("p").expect("a plain name"),
-        role: Default::default(),
         agent: Some(AgentId::fresh(1)),
-        host: String::new(),
         state,
         is_final: state.is_final(),
-        reason: None,
-        message: None,
-        exit: None,
-        signal: None,
         seq,
         agent_seq: seq,
-        launch: None,
-        resources: Default::default(),
-        command: String::new(),
-        stdout_bytes: 0,
-        stderr_bytes: 0,
-        mem_peak_bytes: 0,
-        cpu_ms: 0,
-        started_ms: 0,
-        ts: String::new(),
-        ts_ms: 0,
+        ..Update::blank(&TaskId::fresh(task), &framework(1), &Principal::parse("p").expect("a plain name"), Wall(0))
     }
 }
 

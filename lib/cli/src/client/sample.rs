@@ -1,40 +1,23 @@
 //! Statuses and roles made up for tests
 use meso_core::id::{AgentId, FrameworkId, Name, Principal, TaskId};
 use meso_core::policy::Subject;
-use meso_core::role::Role;
 use meso_core::task::TaskState;
 use meso_core::wire::query::{AgentRow, RoleRow};
-use meso_core::wire::{Update, UpdateKind};
+use meso_core::wire::{Update, Wall};
 
 /// A status of a task of the principal `me` on `agent_1`.
 pub(crate) fn update(task: &str, state: TaskState) -> Update {
     Update {
-        meso: UpdateKind::V1,
-        task: TaskId::parse(task).expect("an id"),
         name: Some(Name::parse("web").expect("a name")),
-        framework: FrameworkId::parse("fw_1").expect("an id"),
-        principal: Principal::parse("me").expect("a principal"),
-        role: Role::default(),
         agent: Some(AgentId::parse("agent_1").expect("an id")),
         host: "host1".to_owned(),
         state,
         is_final: state.is_final(),
-        reason: None,
-        message: None,
-        exit: None,
-        signal: None,
         seq: 3,
         agent_seq: 3,
-        launch: None,
-        resources: Default::default(),
         command: "true".to_owned(),
-        stdout_bytes: 0,
-        stderr_bytes: 0,
-        mem_peak_bytes: 0,
-        cpu_ms: 0,
         started_ms: 1_000,
-        ts: "1970-01-01T00:00:02Z".to_owned(),
-        ts_ms: 2_000,
+        ..Update::blank(&TaskId::parse(task).expect("an id"), &FrameworkId::parse("fw_1").expect("an id"), &Principal::parse("me").expect("a principal"), Wall(2_000))
     }
 }
 

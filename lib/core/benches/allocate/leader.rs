@@ -198,32 +198,13 @@ impl Leader {
         let agent_seq = self.statuses.entry(agent.clone()).or_default();
         *agent_seq += 1;
         let update = Update {
-            meso: Default::default(),
-            task: launch.task.clone(),
-            name: None,
-            framework: launch.framework.clone(),
-            principal: principal(),
-            role: launch.role.clone(),
-            agent: Some(agent.clone()),
-            host: String::new(),
             state,
             is_final: state.is_final(),
-            reason: None,
-            message: None,
             exit: state.is_final().then_some(0),
-            signal: None,
             seq: if state.is_final() { 2 } else { 1 },
             agent_seq: *agent_seq,
-            launch: Some(launch.launch.clone()),
-            resources: launch.resources.clone(),
-            command: String::new(),
-            stdout_bytes: 0,
-            stderr_bytes: 0,
-            mem_peak_bytes: 0,
-            cpu_ms: 0,
             started_ms: NOW_MS,
-            ts: Wall(NOW_MS).text(),
-            ts_ms: NOW_MS,
+            ..Update::staging(launch, &agent, "", Wall(NOW_MS))
         };
         self.step(Event::Status { agent, update: Box::new(update) })
     }

@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 
 use crate::agent::{Config, RESEND_MS};
-use crate::task::TaskState;
 use crate::wire::agent::Held;
-use crate::wire::{Launch, Update, UpdateKind};
+use crate::wire::{Launch, Update, Wall};
 
 /// One task on this agent.
 #[derive(Clone, Debug)]
@@ -25,34 +24,8 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(launch: &Launch, config: &Config) -> Self {
-        let update = Update {
-            meso: UpdateKind::V1,
-            task: launch.task.clone(),
-            name: launch.spec.name.clone(),
-            framework: launch.framework.clone(),
-            principal: launch.principal.clone(),
-            role: launch.role.clone(),
-            agent: Some(config.agent.clone()),
-            host: config.host.clone(),
-            state: TaskState::Staging,
-            is_final: false,
-            reason: None,
-            message: None,
-            exit: None,
-            signal: None,
-            seq: 0,
-            agent_seq: 0,
-            launch: Some(launch.launch.clone()),
-            resources: launch.resources.clone(),
-            command: launch.spec.summary(),
-            stdout_bytes: 0,
-            stderr_bytes: 0,
-            mem_peak_bytes: 0,
-            cpu_ms: 0,
-            started_ms: 0,
-            ts: String::new(),
-            ts_ms: 0,
-        };
+        // Each status says itself when it became true.
+        let update = Update { ts: String::new(), ..Update::staging(launch, &config.agent, &config.host, Wall(0)) };
         Entry { launch: launch.clone(), update, unstored: VecDeque::new(), resend_ms: RESEND_MS, killing: None, kill_sent: false, charged: false }
     }
 }

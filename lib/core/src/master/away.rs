@@ -292,7 +292,7 @@ mod tests {
         before.wait(80_000);
         let mut cluster = Cluster::next(&before.registry);
         assert_eq!(gone(&mut cluster, 1, true), Ok(()));
-        let mut comes_back = |cluster: &mut Cluster| {
+        let comes_back = |cluster: &mut Cluster| {
             let hello = Hello { max_epoch: EPOCH, ..Cluster::hello(1, "cpus=4,mem=1G", vec![held.clone()]) };
             said(&cluster.step(Event::Hello { caller: 1, hello: Box::new(hello) }))
         };

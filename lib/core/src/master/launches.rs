@@ -12,7 +12,7 @@ use crate::resources::Resources;
 use crate::task::TaskState;
 use crate::wire::agent::{Command, Order};
 use crate::wire::call::{Accept, Answer, Claim};
-use crate::wire::{Launch, LaunchId, Refusal, RefusalCode, TASKS_PER_ACCEPT_MAX, Task, Update, UpdateKind};
+use crate::wire::{Launch, LaunchId, Refusal, RefusalCode, TASKS_PER_ACCEPT_MAX, Task, Update};
 
 impl Lead {
     /// Launches tasks on offers: one atomic, idempotent unit, keyed by its first offer.
@@ -105,7 +105,7 @@ impl Lead {
                 lent,
                 spec: Task { on_unreachable: one.task.on_unreachable.or(on_unreachable), ..one.task.clone() },
             };
-            let update = staging(&launch, agent, &entry.host.clone(), self.wall);
+            let update = Update::staging(&launch, agent, &entry.host, self.wall);
             launches.push(launch.clone());
             if let Some(framework) = self.frameworks.get_mut(&accept.framework) {
                 framework.tasks.insert(id.clone());
@@ -347,7 +347,7 @@ impl Lead {
         // nobody knows is one whose registry was lost, and its tasks run on.
         let agent = self.agents.get(&claim.agent).filter(|agent| agent.state == AgentState::Gone || (agent.state == AgentState::Active && agent.epoch == self.epoch))?;
         let owner = self.frameworks.get(framework)?;
-        let mut update = blank(&claim.task, framework, &owner.principal, self.wall);
+        let mut update = Update::blank(&claim.task, framework, &owner.principal, self.wall);
         update.role = owner.role.clone();
         update.agent = Some(claim.agent.clone());
         let (state, reason, message) = match agent.state {
@@ -368,56 +368,12 @@ impl Lead {
     pub(super) fn unknown(&self, framework: &FrameworkId, task: &TaskId) -> Update {
         let owner = self.frameworks.get(framework).map(|entry| (entry.principal.clone(), entry.role.clone()));
         let (principal, role) = owner.expect("it asks in a session of its own");
-        let mut update = blank(task, framework, &principal, self.wall);
+        let mut update = Update::blank(task, framework, &principal, self.wall);
         update.role = role;
         update.state = TaskState::Unknown;
         update.reason = Some("not_known".to_owned());
         update.message = Some("no agent that has registered knows it".to_owned());
         update
-    }
-}
-
-/// The status that a task has before the agent says anything.
-fn staging(launch: &Launch, agent: &AgentId, host: &str, wall: crate::wire::Wall) -> Update {
-    let mut update = blank(&launch.task, &launch.framework, &launch.principal, wall);
-    update.name = launch.spec.name.clone();
-    update.role = launch.role.clone();
-    update.agent = Some(agent.clone());
-    update.host = host.to_owned();
-    update.launch = Some(launch.launch.clone());
-    update.resources = launch.resources.clone();
-    update.command = launch.spec.summary();
-    update
-}
-
-fn blank(task: &TaskId, framework: &FrameworkId, principal: &Principal, wall: crate::wire::Wall) -> Update {
-    Update {
-        meso: UpdateKind::V1,
-        task: task.clone(),
-        name: None,
-        framework: framework.clone(),
-        principal: principal.clone(),
-        role: Default::default(),
-        agent: None,
-        host: String::new(),
-        state: TaskState::Staging,
-        is_final: false,
-        reason: None,
-        message: None,
-        exit: None,
-        signal: None,
-        seq: 0,
-        agent_seq: 0,
-        launch: None,
-        resources: Resources::default(),
-        command: String::new(),
-        stdout_bytes: 0,
-        stderr_bytes: 0,
-        mem_peak_bytes: 0,
-        cpu_ms: 0,
-        started_ms: 0,
-        ts: wall.text(),
-        ts_ms: wall.0,
     }
 }
 

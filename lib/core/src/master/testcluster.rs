@@ -160,32 +160,12 @@ impl Cluster {
         let known = &mut self.agents.get_mut(&place).expect("it joined").1;
         *known += 1;
         let update = Update {
-            meso: Default::default(),
-            task: task.clone(),
-            name: None,
-            framework: launch.framework.clone(),
-            principal: principal(),
-            role: launch.role.clone(),
-            agent: Some(place.clone()),
-            host: String::new(),
             state,
             is_final: state.is_final(),
-            reason: None,
-            message: None,
-            exit: None,
-            signal: None,
             seq: if state.is_final() { 2 } else { 1 },
             agent_seq: *known,
-            launch: Some(launch.launch.clone()),
-            resources: launch.resources.clone(),
-            command: String::new(),
-            stdout_bytes: 0,
-            stderr_bytes: 0,
-            mem_peak_bytes: 0,
-            cpu_ms: 0,
             started_ms: since_ms,
-            ts: Wall(self.now_ms).text(),
-            ts_ms: self.now_ms,
+            ..Update::staging(&launch, &place, "", Wall(self.now_ms))
         };
         self.step(Event::Status { agent: place, update: Box::new(update) })
     }

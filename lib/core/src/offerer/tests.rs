@@ -7,7 +7,7 @@ use crate::role::Role;
 use crate::task::TaskState;
 use crate::wire::ack::AckId;
 use crate::wire::call::{Answer, Push};
-use crate::wire::{Offer, Refusal, RefusalCode, Update, UpdateKind};
+use crate::wire::{Offer, Refusal, RefusalCode, Update, Wall};
 
 /// A machine with a clock and a pipe of its own.
 struct Rig {
@@ -70,32 +70,13 @@ fn offer(number: u64) -> Offer {
 
 fn update(task: &str, seq: u64, state: TaskState) -> Update {
     Update {
-        meso: UpdateKind::V1,
-        task: TaskId::parse(task).expect("an id"),
-        name: None,
-        framework: FrameworkId::parse("fw_1").expect("an id"),
-        principal: Principal::parse("ann").expect("a principal"),
-        role: Role::default(),
         agent: Some(AgentId::parse("agent_1").expect("an id")),
         host: "h".to_owned(),
         state,
         is_final: state.is_final(),
-        reason: None,
-        message: None,
-        exit: None,
-        signal: None,
         seq,
         agent_seq: seq,
-        launch: None,
-        resources: Resources::default(),
-        command: String::new(),
-        stdout_bytes: 0,
-        stderr_bytes: 0,
-        mem_peak_bytes: 0,
-        cpu_ms: 0,
-        started_ms: 0,
-        ts: String::new(),
-        ts_ms: 0,
+        ..Update::blank(&TaskId::parse(task).expect("an id"), &FrameworkId::parse("fw_1").expect("an id"), &Principal::parse("ann").expect("a principal"), Wall(0))
     }
 }
 

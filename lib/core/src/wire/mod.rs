@@ -344,6 +344,52 @@ pub struct Update {
 }
 
 impl Update {
+    /// A task of which nothing is known but whose it is: `staging`, with the number 0.
+    pub fn blank(task: &TaskId, framework: &FrameworkId, principal: &Principal, wall: Wall) -> Update {
+        Update {
+            meso: UpdateKind::V1,
+            task: task.clone(),
+            name: None,
+            framework: framework.clone(),
+            principal: principal.clone(),
+            role: Role::default(),
+            agent: None,
+            host: String::new(),
+            state: TaskState::Staging,
+            is_final: false,
+            reason: None,
+            message: None,
+            exit: None,
+            signal: None,
+            seq: 0,
+            agent_seq: 0,
+            launch: None,
+            resources: Resources::default(),
+            command: String::new(),
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            mem_peak_bytes: 0,
+            cpu_ms: 0,
+            started_ms: 0,
+            ts: wall.text(),
+            ts_ms: wall.0,
+        }
+    }
+
+    /// The status that a launched task has before its agent says anything.
+    pub fn staging(launch: &Launch, agent: &AgentId, host: &str, wall: Wall) -> Update {
+        Update {
+            name: launch.spec.name.clone(),
+            role: launch.role.clone(),
+            agent: Some(agent.clone()),
+            host: host.to_owned(),
+            launch: Some(launch.launch.clone()),
+            resources: launch.resources.clone(),
+            command: launch.spec.summary(),
+            ..Update::blank(&launch.task, &launch.framework, &launch.principal, wall)
+        }
+    }
+
     /// Why its numbers cannot be taken, if they cannot.
     pub fn fault(&self) -> Option<String> {
         uncounted("the seq of a status", self.seq).or_else(|| uncounted("the agent_seq of a status", self.agent_seq))
