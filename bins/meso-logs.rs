@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use meso_cli::client::{Follower, Found, LISTING_MS, Leader, Outlet, Tagger, TaskIo, Watch, extent, fate_unknown, find_tasks, patience, tail_offset};
+use meso_cli::client::{Found, LISTING_MS, Leader, Tagger, Watch, fate_unknown, find_tasks};
 use meso_cli::{BusArgs, Exit, Failure, Selector, Written, report};
 use meso_core::id::TaskId;
 use meso_core::task::TaskState;
@@ -12,8 +12,10 @@ use meso_core::wire::Update;
 use meso_core::wire::io::Stream;
 use tokio::sync::watch;
 
-/// So long an agent may be away while its task lives: as long as a person would leave this running.
-const AWAY_MS_MAX: u64 = 7 * 24 * 3_600_000;
+#[path = "logs/pipe.rs"]
+mod pipe;
+
+use pipe::{Pipe, Wish, copy, ended, open};
 
 /// Print or follow the output of tasks
 ///
@@ -39,16 +41,6 @@ struct Args {
     stderr: bool,
     #[command(flatten)]
     bus: BusArgs,
-}
-
-/// One output of one task on its way to ours.
-struct Pipe {
-    task: TaskId,
-    follower: Follower,
-    stream: Stream,
-    /// Which of our own it goes to.
-    to: Stream,
-    tagger: Option<Tagger>,
 }
 
 fn main() -> ExitCode {
@@ -79,12 +71,13 @@ async fn print_all(leader: &Leader, args: &Args) -> Result<Exit, Failure> {
         _ => &[Stream::Stdout, Stream::Stderr],
     };
     let tag = |found: &Found| (tasks.len() > 1).then(|| Tagger::new(&label(found, &tasks)));
+    let wish = |stream: Stream| Wish { stream, to: if args.stderr { Stream::Stdout } else { stream }, lines: args.lines, follow: args.follow };
     let mut exit = Exit::DONE;
     if args.follow {
         let mut pipes = Vec::new();
         for found in &tasks {
             for stream in streams {
-                pipes.extend(open(leader, found, *stream, args, tag(found)).await?);
+                pipes.extend(open(leader, found, wish(*stream), tag(found)).await?);
             }
         }
         return follow(leader, &tasks, pipes).await;
@@ -92,7 +85,7 @@ async fn print_all(leader: &Leader, args: &Args) -> Result<Exit, Failure> {
     for found in &tasks {
         for stream in streams {
             let printed = async {
-                match open(leader, found, *stream, args, tag(found)).await? {
+                match open(leader, found, wish(*stream), tag(found)).await? {
                     Some(pipe) => copy(pipe, ended(&found.update)).await,
                     None => Ok(Written::Yes),
                 }
@@ -119,71 +112,6 @@ fn label(found: &Found, tasks: &[Found]) -> String {
     name.filter(|_| is_alone).map_or_else(|| found.update.task.to_string(), ToString::to_string)
 }
 
-/// An output from where it is wanted; none if nothing was or will be written.
-async fn open(leader: &Leader, found: &Found, stream: Stream, args: &Args, tagger: Option<Tagger>) -> Result<Option<Pipe>, Failure> {
-    let update = &found.update;
-    let total = update.is_final.then(|| bytes_of(update, stream));
-    let Some(agent) = update.agent.clone().filter(|_| total != Some(0)) else { return Ok(None) };
-    let io = TaskIo { bus: leader.bus().clone(), principal: leader.principal().clone(), agent, task: update.task.clone(), token: found.token.clone() };
-    let patience = Duration::from_millis(LISTING_MS);
-    let (from, until) = if args.lines.is_some() || (total.is_none() && !args.follow) {
-        let extent = extent(&io, stream, patience).await?;
-        let from = match args.lines {
-            Some(lines) => tail_offset(&io, stream, extent, lines, patience).await?,
-            None => 0,
-        };
-        (from, total.or((!args.follow).then_some(extent.last)))
-    } else {
-        (0, total)
-    };
-    let mut follower = Follower::new(io, stream, from).with_patience(if total.is_none() && args.follow { Duration::from_millis(AWAY_MS_MAX) } else { patience });
-    if let Some(until) = until {
-        follower.expect(until);
-    }
-    Ok(Some(Pipe { task: update.task.clone(), follower, stream, to: if args.stderr { Stream::Stdout } else { stream }, tagger }))
-}
-
-fn bytes_of(update: &Update, stream: Stream) -> u64 {
-    match stream {
-        Stream::Stdout => update.stdout_bytes,
-        Stream::Stderr => update.stderr_bytes,
-    }
-}
-
-/// The news of a task that has ended, or of one whose end is not waited for.
-fn ended(update: &Update) -> watch::Receiver<Option<Update>> {
-    watch::channel(Some(update.clone()).filter(|update| update.is_final)).1
-}
-
-/// Copies an output to its end, which the task's end makes known.
-async fn copy(mut pipe: Pipe, mut end: watch::Receiver<Option<Update>>) -> Result<Written, Failure> {
-    let mut outlet = Outlet::of(pipe.to)?;
-    loop {
-        let bytes = tokio::select! {
-            bytes = pipe.follower.next() => bytes?,
-            Ok(()) = end.changed() => {
-                if let Some(update) = end.borrow_and_update().as_ref() {
-                    pipe.follower.expect(bytes_of(update, pipe.stream));
-                    pipe.follower.set_patience(patience());
-                }
-                continue;
-            }
-        };
-        let is_end = bytes.is_none();
-        let bytes = match (&mut pipe.tagger, bytes) {
-            (Some(tagger), Some(bytes)) => tagger.lines(&bytes).into(),
-            (Some(tagger), None) => tagger.end().into(),
-            (None, bytes) => bytes.unwrap_or_default(),
-        };
-        if outlet.write(&bytes)? == Written::ReaderGone {
-            return Ok(Written::ReaderGone);
-        }
-        if is_end {
-            return Ok(Written::Yes);
-        }
-    }
-}
-
 /// Copies all outputs as they come, until the tasks have ended and all of it is out.
 async fn follow(leader: &Leader, tasks: &[Found], pipes: Vec<Pipe>) -> Result<Exit, Failure> {
     let mut watch = Watch::begin(leader, tasks).await?;
@@ -203,12 +131,17 @@ async fn follow(leader: &Leader, tasks: &[Found], pipes: Vec<Pipe>) -> Result<Ex
                 Some(Err(_)) => return Err(Failure::internal("an output was lost")),
                 // Who has enough of one output may still read the other.
                 Some(Ok(Ok(_))) => {}
+                // The outputs of the others are still worth having.
+                Some(Ok(Err(failure))) if tasks.len() > 1 => {
+                    exit = exit.max(failure.exit(meso_cli::ToolKind::Plain));
+                    report(&failure);
+                }
                 Some(Ok(Err(failure))) => return Err(failure),
             },
             update = watch.next(), if !all_ended => match update? {
                 Some(update) if update.state == TaskState::Unknown => {
                     report(&fate_unknown(&update.task));
-                    exit = Exit::OURS;
+                    exit = exit.max(Exit::OURS);
                     drop(ends.get(&update.task).map(|end| end.send_replace(Some(update))));
                 }
                 Some(update) => drop(ends.get(&update.task).map(|end| end.send_replace(Some(update)))),
