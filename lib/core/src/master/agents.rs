@@ -341,6 +341,7 @@ impl Lead {
                 return;
             }
             self.ended_rows.remove(&task);
+            self.ended.retain(|ended| *ended != task);
         }
         if let Some(other) = self.tasks.get(&task).filter(|entry| entry.agent != *agent) {
             let message = format!("agent {agent} reports task {task}, which is on agent {}", other.agent);
