@@ -412,7 +412,16 @@ def clean(work, out):
         _clean_groups("meso", agent)
     _clean_groups(f"meso-chaos-{work.rpartition('.')[2]}")
     _clean_controls(work + "/")
+    _clean_clocks()
     shutil.rmtree(work, ignore_errors=True)
+
+
+def _clean_clocks():
+    """Removes what libfaketime shares in memory, by the process that began it, of processes that are gone."""
+    for name in os.listdir("/dev/shm"):
+        word, _, pid = name.rpartition("_")
+        if word in ("faketime_shm", "sem.faketime_sem") and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            os.unlink(os.path.join("/dev/shm", name))
 
 
 def _clean_groups(*names):
