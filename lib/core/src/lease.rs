@@ -157,8 +157,8 @@ struct Seen {
     record: Option<Record>,
     /// When it was first read like this.
     since_ms: u64,
-    /// Read since we are connected. Revisions of a store that was lost meanwhile begin again, and
-    /// an old one may be valid by chance.
+    /// Read since the store was last away, as far as we noticed. Revisions of one that was lost meanwhile begin again, and an
+    /// old one may be valid by chance.
     confirmed: bool,
 }
 
@@ -276,6 +276,7 @@ impl Lease {
             Event::ReadFailed { attempt } => {
                 if self.reading.take_if(|reading| *reading == attempt).is_some() {
                     self.read_at_ms = now_ms + RETRY_MS;
+                    self.unconfirm();
                 }
             }
             Event::CasDone { attempt, revision } => {
@@ -294,6 +295,7 @@ impl Lease {
             Event::CasUnknown { attempt } => {
                 if self.cas.take_if(|cas| cas.attempt == attempt).is_some() {
                     self.write_at_ms = now_ms + RETRY_MS;
+                    self.unconfirm();
                     self.forget_revision(now_ms);
                 }
             }
@@ -605,8 +607,14 @@ impl Lease {
         self.silence = None;
         // Two absences look alike, whatever was between them.
         self.seen.take_if(|seen| seen.record.is_none());
-        self.seen.iter_mut().for_each(|seen| seen.confirmed = false);
+        self.unconfirm();
         self.forget_revision(now_ms);
+    }
+
+    /// What was seen is no ground for a write until it is read again: a store that was away may have lost what it had
+    /// written last, and its revisions count anew from there.
+    fn unconfirm(&mut self) {
+        self.seen.iter_mut().for_each(|seen| seen.confirmed = false);
     }
 
     /// Reads at once; a leader writes nothing more before it knows which write of it was the last.

@@ -114,14 +114,15 @@ impl World {
             }
             LeaseAsk::Ping { attempt, holder } => {
                 let listener = match holder {
-                    Some(holder) => self.master_of(&holder).filter(|master| !self.wires[Site::Master(*master).index()].in_cut),
-                    None => (0..self.masters.len()).find(|master| self.masters[*master].listens() && !self.wires[Site::Master(*master).index()].in_cut),
+                    Some(holder) => self.master_of(&holder).filter(|master| self.is_subscribed(*master)),
+                    None => (0..self.masters.len()).find(|master| self.masters[*master].listens() && self.is_subscribed(*master)),
                 };
                 let event = match listener {
                     None => lease::Event::PingUnheard { attempt },
                     Some(master) => {
-                        let frozen = self.frozen_ms[Site::Master(master).index()] > self.now_ms;
-                        let nonce = (!frozen).then(|| self.masters[master].nonce.clone());
+                        let site = Site::Master(master).index();
+                        let answers = self.frozen_ms[site] <= self.now_ms && self.wires[site].is_whole();
+                        let nonce = answers.then(|| self.masters[master].nonce.clone());
                         lease::Event::PingHeard { attempt, nonce }
                     }
                 };

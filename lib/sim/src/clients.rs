@@ -359,6 +359,7 @@ impl World {
     }
 
     fn client_done(&mut self, which: usize, index: u64) {
+        self.job_ended_ms = self.now_ms;
         if !self.clients[which].done.insert(index) {
             self.judge.fail(law::TRUTH, || format!("job {index} of client {which} ended twice"));
         }

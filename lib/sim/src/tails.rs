@@ -171,6 +171,7 @@ impl World {
                 self.judge.told(told_as, &update);
             }
             Effect::Ended { update, .. } => {
+                self.job_ended_ms = self.now_ms;
                 self.judge.told(told_as, &update);
                 self.tail_done(member);
             }

@@ -143,6 +143,22 @@ fn challengers_wait() {
     );
 }
 
+/// A store that was away may have lost what it had: what was seen before is claimed only once it is read again.
+#[test]
+fn a_store_that_was_away() {
+    let until_away = "
+         0    tick            => read
+         100  found 9 2 7     => standby m2 7, ping m2
+         101  heard 2         =>
+         401  tick            => ping m2
+         1100 tick            => read
+         1101 unread          =>
+         1351 tick            => read
+         6101 tick            =>";
+    script(0, &format!("{until_away}\n 6200 found 9 2 7 => cas over 9 epoch 8"));
+    script(0, &format!("{until_away}\n 6200 found 7 3 8 => standby m3 8, ping m3"));
+}
+
 /// A second of uninterrupted silence ends the waiting; any doubt begins the second anew, and so
 /// does a renewal. A stranger who answers under the holder's name counts as silence.
 #[test]
