@@ -305,6 +305,10 @@ impl Offerer {
             self.epoch = epoch;
         }
         if epoch < self.epoch {
+            // Late words of a leader that stood down, or the bus lost what it knew and counts anew: whoever leads says which.
+            if self.subscribed {
+                self.lost_session(now_ms);
+            }
             return;
         }
         if self.leaving || self.releasing || self.reader_gone {

@@ -409,6 +409,28 @@ fn a_leader_that_is_heard_of() {
     assert_eq!(subscribed(&rig), 3);
 }
 
+/// Shows that offers of an epoch below the session's are not told, and that the session is begun anew with whoever leads, who may count
+/// from an older state of a bus that lost the newer one.
+#[test]
+fn an_epoch_below() {
+    let mut rig = Rig::new(config());
+    rig.tick();
+    rig.answer_subscribe(5, false);
+    rig.step(Event::Snapshot(Vec::new()));
+    rig.take_lines(Some(0));
+    let subscribed = |rig: &Rig| rig.calls.iter().filter(|(_, call)| matches!(call, Call::Subscribe(_))).count();
+    let offers = |number| Event::Push(Push::Offers { epoch: 4, session: config().session, offers: vec![offer(number)] });
+    rig.step(offers(1));
+    rig.step(offers(2));
+    assert!(ids(&rig.take_lines(Some(0))).is_empty());
+    rig.pass(1_000);
+    assert_eq!(subscribed(&rig), 2, "once, however many come");
+    rig.answer_subscribe(4, true);
+    rig.step(Event::Snapshot(Vec::new()));
+    rig.step(offers(3));
+    assert_eq!(ids(&rig.take_lines(Some(0))), ["offer_3"]);
+}
+
 /// Shows that statuses are told in order and once each, the next of a task when the one before was read, and how far they were seen is said.
 #[test]
 fn statuses_are_told_once() {
