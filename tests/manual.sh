@@ -88,7 +88,8 @@ for example in ??; do
         done <"$example.says"
     } >"$example.failed"
     [ ! -s "$example.failed" ] || { cat "$example" && echo '-- its output:' && head -n 40 "$example.output"; } >>"$example.failed"
-    meso-ps -q | meso-kill -q --grace 100ms -w - >/dev/null 2>&1 || true
+    # What an agent that is gone by now was running cannot be waited for.
+    meso-ps -q | timeout 30 meso-kill -q --grace 100ms -w - >/dev/null 2>&1 || true
 done
 ALL
 
