@@ -78,6 +78,8 @@ pub struct Agent {
     told: Vec<TaskId>,
     /// The leader of its epoch has not taken it in yet.
     is_new_epoch: bool,
+    /// Under which epoch somebody said to lead, until a leader welcomes us.
+    invited: u64,
     /// Until when it sends nothing, unless it is taken in before.
     quiet_until_ms: Option<u64>,
     /// The number of the last registration, or part of one.
@@ -115,6 +117,7 @@ impl Agent {
             timers: BTreeSet::new(),
             told: Vec::new(),
             is_new_epoch: false,
+            invited: 0,
             quiet_until_ms: None,
             hello_no: 0,
             unkilled: Vec::new(),

@@ -29,6 +29,7 @@ impl Agent {
         // A beat to the new leader would be answered "unknown"; the invitation only makes that quicker.
         if invitation.epoch >= self.max_epoch && !matches!(self.standing, Standing::Asking { .. }) {
             let newer = invitation.epoch > self.max_epoch || !self.joined();
+            self.invited = invitation.epoch;
             if newer {
                 // Invitations are repeated: a later one does not put off what an earlier one began.
                 let at_ms = match self.standing {
@@ -52,12 +53,14 @@ impl Agent {
             let since: Vec<TaskId> = self.tasks.keys().filter(|id| !known.contains(id)).cloned().collect();
             self.told.extend(since);
         }
+        // Whoever leads under a new epoch asks for all of it once more when that is on our disk: until then a word will do.
+        let is_asked_again = told == 0 && self.invited > self.max_epoch;
         self.hello_no += 1;
         let mut tasks = Vec::new();
         let mut bytes = 0;
         let mut next = told;
         for id in self.told.iter().skip(told) {
-            if bytes > HELLO_PART_BYTES {
+            if is_asked_again || bytes > HELLO_PART_BYTES {
                 break;
             }
             next += 1;
@@ -97,6 +100,7 @@ impl Agent {
             Some(Welcome::Refused(refusal)) => self.on_refused(now_ms, refusal, out),
             Some(Welcome::Welcome { epoch, beat_ms, timeout_ms, .. }) if (self.max_epoch..EPOCH_MAX).contains(&epoch) => {
                 let fenced = epoch == self.max_epoch;
+                self.invited = 0;
                 self.alone.answered();
                 self.hello_wait_ms = HELLO_WAIT_MS;
                 self.beat_ms = beat_ms.clamp(100, 3_600_000);

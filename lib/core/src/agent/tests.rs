@@ -1,6 +1,7 @@
 use super::*;
-use crate::agent::testagent::TestAgent;
-use crate::wire::agent::Beaten;
+use crate::agent::testagent::{TestAgent, config};
+use crate::id::MasterId;
+use crate::wire::agent::{Beaten, Invitation, Welcome};
 
 fn settled(effects: &[Effect]) -> Vec<TaskId> {
     effects.iter().filter_map(|effect| if let Effect::Settled { task } = effect { Some(task.clone()) } else { None }).collect()
@@ -35,4 +36,31 @@ fn answers_of_others() {
         assert_eq!(settled(&agent.step(beaten(1))), [task.clone()]);
     }
     assert_eq!(settled(&agent.step(stored(2))), [task]);
+}
+
+/// Shows that an agent which is invited to a new epoch tells its tasks once, after it has written that epoch down; and that an invitation
+/// that was nothing keeps none of them back.
+#[test]
+fn tasks_are_told_once() {
+    let hellos = |effects: &[Effect]| -> Vec<(u64, usize, bool)> {
+        effects.iter().filter_map(|effect| if let Effect::Hello(hello) = effect { Some((hello.max_epoch, hello.tasks.len(), hello.more)) } else { None }).collect()
+    };
+    let welcome = |epoch| Event::Welcome(Some(Welcome::Welcome { epoch, master: MasterId::fresh(2), beat_ms: 5_000, timeout_ms: None }));
+    let invited = || {
+        let mut agent = TestAgent::joined(None);
+        (1..=3).for_each(|no| agent.run(no, None));
+        let mut begun = agent.step(Event::Invitation(Invitation { epoch: 2, master: MasterId::fresh(2) }));
+        begun.extend(agent.wait(config().jitter_ms));
+        assert_eq!(hellos(&begun), [(1, 0, true)]);
+        agent
+    };
+    let mut agent = invited();
+    assert_eq!(hellos(&agent.step(welcome(2))), [(2, 3, false)]);
+    assert_eq!(hellos(&agent.step(welcome(2))), []);
+    assert!(agent.agent.joined());
+
+    let mut agent = invited();
+    assert_eq!(hellos(&agent.step(welcome(1))), [(1, 3, false)], "its leader leads on");
+    agent.step(welcome(1));
+    assert!(agent.agent.joined());
 }
