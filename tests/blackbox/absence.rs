@@ -174,8 +174,8 @@ fn ctrl_c() {
     let rest = [("meso-offer", &["-e", "all"][..]), ("meso-wait", &["left"]), ("meso-logs", &["-f", "left"]), ("meso-events", &["-f"])].map(|(tool, args)| Running::start(&mut cluster.command(tool, args)));
     until("they listen", || rest.iter().filter(|tool| !tool.out().is_empty()).count() == 3);
     cluster.bus.pause().expect("it runs");
-    // The connection itself is to be missed first; until then a signal is one for the task.
-    thread::sleep(SHORT);
+    // The connection itself is to be missed first, which takes some seconds; until then a signal is one for the task.
+    thread::sleep(2 * SHORT);
     for tool in &rest {
         tool.signal("INT");
     }
