@@ -259,6 +259,7 @@ check 'how it went' 1 "$(grep -c 'line 1: offer .* \(was accepted\|was declined\
 check 'and the way out' 1 "$(grep -c 'jq --unbuffered' said)"
 wait $feed
 # The likely slip is noticed, and what else comes in is left for others.
+while sleep 0.3; do echo nonsense; done | timeout 30 meso-launch -O --start-deadline 2s $small -- true 2> said; check 'bad lines do not put the deadline off' 75 $?
 meso-offer | timeout 60 meso-launch $small -- sleep 1 2> said; check 'without -O' 0 $?
 check 'it is said' 1 "$(grep -c 'meso-launch -O, which launches on these' said)"
 seq 3 | (timeout 60 meso-launch $small -- true 2> said; cat > rest); check 'numbers are no offers' '0 3' "$(wc -c < said) $(wc -l < rest)"

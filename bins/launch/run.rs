@@ -123,10 +123,13 @@ pub async fn run_on(args: Args, plan: Plan) -> Result<Exit, Failure> {
     let mut offers = Offers::open(&args, leader.clone()).await?;
     let deadline = plan.start_deadline_ms.map(Duration::from_millis);
     let mut absence = Absence::of(&leader, args.quiet);
+    let late = sleep(deadline.unwrap_or(Duration::MAX));
+    tokio::pin!(late);
     let (seat, first) = loop {
         tokio::select! {
             biased;
             Some(signal) = signals.recv() => return Ok(Exit::signal(u8::try_from(signal).unwrap_or(127))),
+            () = &mut late, if deadline.is_some() => return Err(Failure::not_now("no offer came by the start deadline").hint("meso-ps agents shows what is free")),
             line = offers.next() => match line? {
                 Some(Ok(found)) => break found,
                 Some(Err((number, failure))) => {
@@ -138,7 +141,6 @@ pub async fn run_on(args: Args, plan: Plan) -> Result<Exit, Failure> {
                 None => return Err(no_offer()),
             },
             gone = absence.over(false) => return Err(gone),
-            () = sleep(deadline.unwrap_or(Duration::MAX)), if deadline.is_some() => return Err(Failure::not_now("no offer came by the start deadline").hint("meso-ps agents shows what is free")),
         }
     };
     run_in(args, plan, leader, seat, Some((offers, first)), signals).await

@@ -302,6 +302,8 @@ impl Launcher {
                 self.over = true;
                 out.push(Effect::Left);
             }
+            // Asked while nobody could answer, as right after a bus was back: what was missed is not left until the next time.
+            Asked::Reconcile if !matches!(answer, Some(Answer::Done {})) => self.reconcile_at_ms = self.reconcile_at_ms.min(now_ms + AGAIN_MS_MAX),
             Asked::Decline | Asked::Reconcile => {}
         }
     }

@@ -450,6 +450,49 @@ fn subscribed() -> Answer {
     Answer::Subscribed { session_no: 1, seen: 0, seen_ms: 0, framework: FrameworkId::fresh(1), epoch: 1, master: MasterId::fresh(1), beat_ms: 5_000, session_ms: 15_000, agents: 1, recovered: false }
 }
 
+fn offered() -> Push {
+    let offer = Offer {
+        id: OfferId::fresh(1),
+        agent: AgentId::fresh(1),
+        host: "h".to_owned(),
+        resources: parse_total("cpus=1").expect("plain resources"),
+        attrs: BTreeMap::new(),
+        expires_ms: 0,
+        lives_ms: 1,
+        revocable: false,
+    };
+    Push::Offers { epoch: 1, session: nonce(50), offers: vec![offer] }
+}
+
+/// Shows that the fate of tasks is asked for again within seconds where nobody answered, and then no sooner than usual.
+#[test]
+fn fates_are_asked_for_until_answered() {
+    let mut launcher = launcher();
+    launcher.step(1, launcher::Event::Answer { no: 1, answer: Some(subscribed()) });
+    let is_reconcile = |call: &Call| matches!(call, Call::Reconcile { .. });
+    let accept = launcher.step(2, launcher::Event::Push(offered())).into_iter().find_map(|effect| match effect {
+        launcher::Effect::Call { no, call } => match *call {
+            Call::Accept(accept) => Some((no, accept.tasks[0].task.id.clone().expect("it has one"))),
+            _ => None,
+        },
+        _ => None,
+    });
+    let (no, task) = accept.expect("it takes the offer");
+    launcher.step(3, launcher::Event::Answer { no, answer: Some(Answer::Accepted { tasks: vec![task] }) });
+    let mut asked = Vec::new();
+    let mut event = launcher::Event::Gap;
+    for at_ms in (10..70_000).step_by(10) {
+        for effect in launcher.step(at_ms, event) {
+            let launcher::Effect::Call { no, call } = effect else { continue };
+            asked.extend(is_reconcile(&call).then_some(at_ms));
+            let answer = if is_reconcile(&call) && asked.len() <= 2 { None } else { Some(Answer::Done {}) };
+            launcher.step(at_ms, launcher::Event::Answer { no, answer });
+        }
+        event = launcher::Event::Tick;
+    }
+    assert_eq!(asked, [10, 2_010, 4_010, 34_010, 64_010]);
+}
+
 /// Shows that a launcher which waits for an answer names no time that has passed, so that its driver does not spin.
 #[test]
 fn a_launcher_that_waits_does_not_spin() {
@@ -498,16 +541,5 @@ fn a_launcher_leaves_what_it_may_have_begun() {
     });
     let no = no.expect("it says that it leaves");
     assert!(launcher.step(3, launcher::Event::Answer { no, answer: None }).contains(&launcher::Effect::Left));
-    let offer = Offer {
-        id: OfferId::fresh(1),
-        agent: AgentId::fresh(1),
-        host: "h".to_owned(),
-        resources: parse_total("cpus=1").expect("plain resources"),
-        attrs: BTreeMap::new(),
-        expires_ms: 0,
-        lives_ms: 1,
-        revocable: false,
-    };
-    let push = Push::Offers { epoch: 1, session: nonce(50), offers: vec![offer] };
-    assert_eq!(launcher.step(4, launcher::Event::Push(push)), []);
+    assert_eq!(launcher.step(4, launcher::Event::Push(offered())), []);
 }
