@@ -8,6 +8,7 @@ use std::{
     io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -17,6 +18,8 @@ const ABANDONED_S: u64 = 60;
 /// What an earlier run left running may take so long to end before it is killed.
 const LEFTOVER_MS: u64 = 10_000;
 const LOOK_MS: u64 = 20;
+/// How often a lock that is held is looked at: two seconds in all.
+const LOCK_LOOKS_MAX: u32 = 100;
 /// A log that is larger when a process starts is set aside, and replaces the one that was set aside before.
 const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const FOLDERS: [&str; 2] = ["log", "run"];
@@ -66,7 +69,16 @@ impl StateDir {
         let path = root.join("lock");
         let open = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let mut lock = open.map_err(|e| unusable(&path, &e))?;
-        match lock.try_lock() {
+        let mut tried = lock.try_lock();
+        // One that was killed a moment ago may still be on its way out.
+        for _ in 0..LOCK_LOOKS_MAX {
+            if !matches!(tried, Err(TryLockError::WouldBlock)) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(LOOK_MS));
+            tried = lock.try_lock();
+        }
+        match tried {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
