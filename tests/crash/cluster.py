@@ -61,6 +61,13 @@ class Cluster:
         self.agents = []
 
     def __enter__(self):
+        try:
+            return self.begun()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def begun(self):
         self.start("nats", [nats_server(), "-js", "-a", "127.0.0.1", "-p", str(self.port), "-sd", str(self.dir / "store")])
         self.master = self.start_master("master", self.bins)
         until("a master leads", lambda: self.tool("meso-ps", "agents", "-q").returncode == 0)
