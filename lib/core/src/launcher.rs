@@ -72,6 +72,10 @@ pub struct Launcher {
     beat_at_ms: Option<u64>,
     beating: bool,
     reconcile_at_ms: u64,
+    /// How long to wait where nobody answered, milliseconds.
+    reconcile_again_ms: u64,
+    /// A part of what is asked for now was not answered.
+    unreconciled: bool,
     call_no: u64,
     calls: BTreeMap<u64, Asked>,
     accepts_again: VecDeque<(u64, Accept)>,
@@ -113,6 +117,8 @@ impl Launcher {
             beat_at_ms: None,
             beating: false,
             reconcile_at_ms: now_ms + RECONCILE_MS,
+            reconcile_again_ms: AGAIN_MS_MAX,
+            unreconciled: false,
             call_no: 0,
             calls: BTreeMap::new(),
             accepts_again: VecDeque::new(),
@@ -302,9 +308,23 @@ impl Launcher {
                 self.over = true;
                 out.push(Effect::Left);
             }
-            // Asked while nobody could answer, as right after a bus was back: what was missed is not left until the next time.
-            Asked::Reconcile if !matches!(answer, Some(Answer::Done {})) => self.reconcile_at_ms = self.reconcile_at_ms.min(now_ms + AGAIN_MS_MAX),
-            Asked::Decline | Asked::Reconcile => {}
+            Asked::Reconcile => self.on_reconciled(now_ms, matches!(answer, Some(Answer::Done {}))),
+            Asked::Decline => {}
+        }
+    }
+
+    /// One part of the tasks was asked for. Where nobody could answer, as right after a bus was back, what was missed is not
+    /// left until the next time: all is asked for again, later each time.
+    fn on_reconciled(&mut self, now_ms: u64, is_done: bool) {
+        self.unreconciled |= !is_done;
+        if self.calls.values().any(|asked| matches!(asked, Asked::Reconcile)) {
+            return;
+        }
+        if std::mem::take(&mut self.unreconciled) {
+            self.reconcile_at_ms = self.reconcile_at_ms.min(now_ms + self.reconcile_again_ms);
+            self.reconcile_again_ms = (2 * self.reconcile_again_ms).min(RECONCILE_MS);
+        } else {
+            self.reconcile_again_ms = AGAIN_MS_MAX;
         }
     }
 

@@ -605,8 +605,6 @@ impl Lease {
         self.reading = None;
         self.pinging = None;
         self.silence = None;
-        // Two absences look alike, whatever was between them.
-        self.seen.take_if(|seen| seen.record.is_none());
         self.unconfirm();
         self.forget_revision(now_ms);
     }
@@ -614,6 +612,8 @@ impl Lease {
     /// What was seen is no ground for a write until it is read again: a store that was away may have lost what it had
     /// written last, and its revisions count anew from there.
     fn unconfirm(&mut self) {
+        // Two absences look alike, whatever was between them.
+        self.seen.take_if(|seen| seen.record.is_none());
         self.seen.iter_mut().for_each(|seen| seen.confirmed = false);
     }
 

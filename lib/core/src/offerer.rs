@@ -77,6 +77,8 @@ pub struct Offerer {
     greeted: u64,
     /// The latest epoch of which it was heard that somebody leads under it.
     heard: u64,
+    /// From when on an offer under a lower epoch has us ask who leads.
+    doubt_at_ms: u64,
     recovered: bool,
     subscribed: bool,
     subscribing: bool,
@@ -127,6 +129,7 @@ impl Offerer {
             epoch: 0,
             greeted: 0,
             heard: 0,
+            doubt_at_ms: 0,
             recovered: false,
             subscribed: false,
             subscribing: false,

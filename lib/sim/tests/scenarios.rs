@@ -490,7 +490,7 @@ fn fates_are_asked_for_until_answered() {
         }
         event = launcher::Event::Tick;
     }
-    assert_eq!(asked, [10, 2_010, 4_010, 34_010, 64_010]);
+    assert_eq!(asked, [10, 2_010, 6_010, 36_010, 66_010]);
 }
 
 /// Shows that a launcher which waits for an answer names no time that has passed, so that its driver does not spin.

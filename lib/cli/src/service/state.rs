@@ -18,7 +18,7 @@ const ABANDONED_S: u64 = 60;
 /// What an earlier run left running may take so long to end before it is killed.
 const LEFTOVER_MS: u64 = 10_000;
 const LOOK_MS: u64 = 20;
-/// How often a lock that is held is looked at: two seconds in all.
+/// How often a lock that is held is looked at again before another meso-up has it: two seconds in all.
 const LOCK_LOOKS_MAX: u32 = 100;
 /// A log that is larger when a process starts is set aside, and replaces the one that was set aside before.
 const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -49,7 +49,7 @@ impl StateDir {
         };
         make_private(&root)?;
         let root = root.canonicalize().map_err(|e| unusable(&root, &e))?;
-        StateDir::hold(root, false)
+        StateDir::hold(root, false, LOCK_LOOKS_MAX)
     }
 
     /// One that goes with this value's [`close`](StateDir::close).
@@ -62,16 +62,16 @@ impl StateDir {
         let made = tempfile::Builder::new().prefix(PREFIX).permissions(fs::Permissions::from_mode(0o700)).tempdir_in(&base);
         let root = made.map_err(|e| unusable(&base, &e))?.keep();
         let root = root.canonicalize().map_err(|e| unusable(&root, &e))?;
-        StateDir::hold(root, true)
+        StateDir::hold(root, true, 0)
     }
 
-    fn hold(root: PathBuf, is_temporary: bool) -> Result<StateDir, Failure> {
+    fn hold(root: PathBuf, is_temporary: bool, looks_max: u32) -> Result<StateDir, Failure> {
         let path = root.join("lock");
         let open = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let mut lock = open.map_err(|e| unusable(&path, &e))?;
         let mut tried = lock.try_lock();
         // One that was killed a moment ago may still be on its way out.
-        for _ in 0..LOCK_LOOKS_MAX {
+        for _ in 0..looks_max {
             if !matches!(tried, Err(TryLockError::WouldBlock)) {
                 break;
             }
@@ -249,7 +249,7 @@ fn clear_abandoned(base: &Path) {
         if !is_named_so || !facts.is_dir() || facts.uid() != own || age_s < ABANDONED_S {
             continue;
         }
-        if let Ok(state) = StateDir::hold(entry.path(), true) {
+        if let Ok(state) = StateDir::hold(entry.path(), true, 0) {
             state.end_leftovers();
             state.kill_tasks();
             // It is not of this run: what cannot be removed now is tried again by the next.

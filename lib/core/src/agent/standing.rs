@@ -8,7 +8,7 @@ use crate::agent::{ANSWER_WAIT_MS, Agent, Effect, HELLO_WAIT_MS, HELLO_WAIT_MS_M
 use crate::id::TaskId;
 use crate::lease::EPOCH_MAX;
 use crate::wire::agent::{Beaten, Hello, Invitation, Welcome};
-use crate::wire::{MESSAGE_BYTES_MAX, PROTOCOL, PROTOCOL_MIN};
+use crate::wire::{MESSAGE_BYTES_MAX, PROTOCOL, PROTOCOL_MIN, RefusalCode};
 
 /// A part of a registration is closed when it is this large, bytes: half a message, so that one more task always fits.
 const HELLO_PART_BYTES: usize = MESSAGE_BYTES_MAX / 2;
@@ -97,6 +97,11 @@ impl Agent {
     pub(super) fn on_welcome(&mut self, now_ms: u64, answer: Option<Welcome>, out: &mut Vec<Effect>) {
         let Standing::Asking { told, .. } = self.standing else { return };
         match answer {
+            Some(Welcome::Refused(refusal)) if refusal.code == RefusalCode::AgentGone && told < self.told.len() => {
+                // What it runs and nobody knew of ends by the leader's word, who can give it for what was told alone.
+                self.invited = 0;
+                self.hello(now_ms, told, out);
+            }
             Some(Welcome::Refused(refusal)) => self.on_refused(now_ms, refusal, out),
             Some(Welcome::Welcome { epoch, beat_ms, timeout_ms, .. }) if (self.max_epoch..EPOCH_MAX).contains(&epoch) => {
                 let fenced = epoch == self.max_epoch;

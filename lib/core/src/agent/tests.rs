@@ -1,7 +1,8 @@
 use super::*;
-use crate::agent::testagent::{TestAgent, config};
+use crate::agent::testagent::{TestAgent, config, killed};
 use crate::id::MasterId;
 use crate::wire::agent::{Beaten, Invitation, Welcome};
+use crate::wire::{Refusal, RefusalCode};
 
 fn settled(effects: &[Effect]) -> Vec<TaskId> {
     effects.iter().filter_map(|effect| if let Effect::Settled { task } = effect { Some(task.clone()) } else { None }).collect()
@@ -63,4 +64,10 @@ fn tasks_are_told_once() {
     assert_eq!(hellos(&agent.step(welcome(1))), [(1, 3, false)], "its leader leads on");
     agent.step(welcome(1));
     assert!(agent.agent.joined());
+
+    let mut agent = invited();
+    let gone = || Event::Welcome(Some(Welcome::Refused(Refusal::new(RefusalCode::AgentGone, "declared gone"))));
+    assert_eq!(hellos(&agent.step(gone())), [(1, 3, false)], "who says that it is gone hears what it ran, and ends that");
+    let effects = agent.step(gone());
+    assert_eq!((hellos(&effects), killed(&effects).len()), (Vec::new(), 3));
 }

@@ -206,6 +206,7 @@ impl Offerer {
                 self.subscribed = true;
                 self.again_ms = AGAIN_MS;
                 self.epoch = epoch;
+                self.heard = epoch;
                 self.session_no = session_no;
                 self.recovered = if is_first { recovered } else { self.recovered };
                 self.beat_ms = beat_ms.clamp(50, 3_600_000);
@@ -306,8 +307,10 @@ impl Offerer {
         }
         if epoch < self.epoch {
             // Late words of a leader that stood down, or the bus lost what it knew and counts anew: whoever leads says which.
-            if self.subscribed {
-                self.lost_session(now_ms);
+            // Meanwhile the session goes on, as it does where they were late.
+            if self.subscribed && !self.subscribing && !self.leaving && now_ms >= self.doubt_at_ms {
+                self.doubt_at_ms = now_ms + AGAIN_MS_MAX;
+                self.subscribe(out);
             }
             return;
         }
