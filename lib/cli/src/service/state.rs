@@ -293,6 +293,20 @@ mod tests {
         Surroundings::of([], "/x")
     }
 
+    /// Shows that a directory which is let go a moment later is waited for.
+    #[test]
+    fn one_that_ends_is_outwaited() {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let first = StateDir::kept(Some(folder.path()), &none()).expect("it is free");
+        StateDir::hold(folder.path().to_owned(), false, 0).expect_err("without waiting it is refused");
+        let ending = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(3 * LOOK_MS));
+            drop(first);
+        });
+        StateDir::kept(Some(folder.path()), &none()).expect("the first one ends");
+        ending.join().expect("it does not panic");
+    }
+
     /// Shows that two cannot use one directory at a time, that the second is told who the first is, and that it stays afterwards.
     #[test]
     fn one_at_a_time() {
